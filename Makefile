@@ -1,0 +1,49 @@
+# Two commands do everything: `make demo` and `make test`. The rest is for who works on the project.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench chaos lock clean
+
+help:
+	@echo "make demo   run the whole line on embedded defaults (about a minute)"
+	@echo "make test   lint, type-check and run every test"
+	@echo "make bench  print the first benchmark's table"
+	@echo "make chaos  the crash test at length: 100 kills, 1,000,000 events"
+	@echo "make lock   resolve the pinned versions anew"
+	@echo "make clean  remove the environment and caches"
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fraudstream needs Python 3.11 or newer: run make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/fraudstream demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python -m tests.bench
+
+chaos: $(READY)
+	$(BIN)/python -m pytest -m chaos --chaos-kills 100 --chaos-events 1000000 tests/stream
+
+# uv resolves for every supported Python at once; only hashes and versions are kept, no addresses.
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade --output-file requirements.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -1,0 +1,103 @@
+"""Engines: what turns a batch of feature rows into scores."""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from models.bundle import Bundle
+from models.errors import BundleError, ModelError
+from models.onnx_graph import INPUT, MARGINS, SCORE
+
+
+class Engine(Protocol):
+    """Scores a batch. A row's score is the same bit for bit in whatever batch and position it comes."""
+
+    @property
+    def name(self) -> str:
+        """Name that stands in every decision."""
+
+    def score(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the scores float32[n] in [0, 1] of x float32[n, k], C-contiguous; n may be 0."""
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU, on the calling thread alone."""
+
+    name = "onnx"
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Load the bundle's graph. Raises BundleError when ONNX Runtime refuses it or it takes other features."""
+        try:
+            self._session = onnxruntime.InferenceSession(
+                bundle.onnx,
+                sess_options=session_options(),
+                providers=["CPUExecutionProvider"],
+            )
+        # ONNX Runtime raises a dozen unrelated classes for a graph that it cannot load.
+        except Exception as error:
+            raise BundleError(
+                f"ONNX Runtime cannot load the graph of the bundle {bundle.directory} "
+                f"({_first_line(error)}); train it again.",
+            ) from error
+        takes = self._session.get_inputs()[0].shape[-1]
+        if takes != len(bundle.feature_names):
+            raise BundleError(
+                f"The graph of the bundle {bundle.directory} takes {takes} features, "
+                f"but its manifest names {len(bundle.feature_names)}; train it again.",
+            )
+
+    def score(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the scores float32[n] of x float32[n, k]."""
+        scores: npt.NDArray[np.float32] = self._session.run([SCORE], {INPUT: x})[0]
+        return scores
+
+    def margins(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the base models' log-odds float32[n, 2] (XGBoost, LightGBM) of x float32[n, k]."""
+        margins: npt.NDArray[np.float32] = self._session.run([MARGINS], {INPUT: x})[0]
+        return margins
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """Return the options under which a score does not depend on its batch."""
+    options = onnxruntime.SessionOptions()
+    # With more than one thread, trees are shared out among threads from some batch size on and their sums added in
+    # another order: another last bit. A worker scales by partitions, not by threads.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Warnings go to standard error, in no format of ours; errors are raised.
+    options.log_severity_level = 3
+    # Said although it is the default: denormal features are compared as they are, as in training.
+    options.add_session_config_entry("session.set_denormal_as_zero", "0")
+    return options
+
+
+class ConstantEngine:
+    """Gives every event one score: what is left of the line's cost without a model."""
+
+    name = "constant"
+
+    def __init__(self, score: float = 0.0) -> None:
+        """Raise ModelError unless 0 <= score <= 1."""
+        if not 0.0 <= score <= 1.0:
+            raise ModelError(f"A constant score must lie between 0 and 1, but is {score:g}.")
+        self._score = np.float32(score)
+
+    def score(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the constant float32[n] for x float32[n, k]."""
+        return np.full(len(x), self._score, np.float32)
+
+
+def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
+    """Return the engine of that name: "onnx", "constant", or "auto" for the best at hand. Raises ModelError."""
+    if name in ("auto", "onnx"):
+        return OnnxEngine(bundle)
+    if name == "constant":
+        return ConstantEngine()
+    raise ModelError(f"There is no engine {name!r}; choose auto, onnx or constant.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,223 @@
+"""The plain form reaches the very leaf that the training library's own `pred_leaf` names."""
+
+import json
+from dataclasses import replace
+
+import lightgbm
+import numpy as np
+import onnxruntime
+import pytest
+import xgboost
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from models.ensemble import session_options
+from models.errors import BundleError
+from models.forest import LIGHTGBM_ZERO, parse_lightgbm, parse_xgboost, strict_thresholds
+from models.onnx_graph import serialise, tree_node
+
+MAX = np.finfo(np.float32).max
+TINY = np.float32(1e-45)
+
+XGBOOST_KINDS = {
+    "depth-6": {"max_depth": 6},
+    "stumps": {"max_depth": 1},
+    "by-leaves": {"grow_policy": "lossguide", "max_leaves": 20, "max_depth": 0},
+    "exact": {"tree_method": "exact", "max_depth": 5},
+    "pruned": {"max_depth": 8, "gamma": 3.0, "tree_method": "exact"},
+    "single-leaf": {"gamma": 1e9},
+    "parallel-trees": {"num_parallel_tree": 3, "subsample": 0.5},
+    "base-score": {"base_score": 0.03},
+}
+LIGHTGBM_KINDS = {
+    "31-leaves": {},
+    "stumps": {"num_leaves": 2},
+    "deep": {"num_leaves": 120, "min_data_in_leaf": 1},
+    "no-missing": {"use_missing": False},
+    "single-leaf": {"min_data_in_leaf": 100_000},
+    "dart": {"boosting": "dart"},
+    "few-bins": {"max_bin": 8},
+}
+
+
+def awkward_data(seed):
+    """Columns that stress each rule: gaps, no gaps, counts, values about LightGBM's zero, huge ones, a constant."""
+    rng = np.random.default_rng(seed)
+    n = 1500
+    x = rng.normal(size=(n, 8)).astype(np.float32)
+    x[:, 1] = np.where(rng.random(n) < 0.3, np.nan, x[:, 1])
+    x[:, 2] = rng.poisson(2, n)
+    x[:, 3] = rng.choice(np.array([-3e-35, -1e-35, -5e-36, 0, 5e-36, 1e-35, 3e-35], np.float32), n)
+    x[:, 4] *= np.float32(1e36)
+    x[:, 5] = 7.0
+    x[:, 6] = np.where(rng.random(n) < 0.5, 0.0, x[:, 6])
+    risk = np.nan_to_num(x[:, 1]) + x[:, 0] * x[:, 6] + x[:, 2] / 2 + np.sign(x[:, 3]) + x[:, 4] / 1e36
+    return x, (risk + rng.normal(size=n) > 2.0).astype(np.int8)
+
+
+def awkward_rows(forest, seed, n=4000):
+    """Rows of thresholds, their neighbours one ULP away, NaN, infinities, zeros, denormals and plain values."""
+    rng = np.random.default_rng(seed)
+    zero = np.float32(LIGHTGBM_ZERO)
+    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, TINY, -TINY, 1e-40, -1e-40, MAX, -MAX], np.float32)
+    zone = np.array([zero, -zero, *np.nextafter([zero, zero, -zero, -zero], [0, 1, 0, -1], dtype=np.float32)])
+    rows = np.empty((n, forest.n_features), np.float32)
+    for column in range(forest.n_features):
+        own = forest.threshold[(forest.left >= 0) & (forest.feature == column)]
+        own = own if len(own) else np.zeros(1, np.float32)
+        edges = [own, np.nextafter(own, np.float32(MAX)), np.nextafter(own, np.float32(-MAX))]
+        pools = [np.concatenate(edges), special, zone.astype(np.float32), rng.normal(size=64).astype(np.float32)]
+        choice = rng.choice(4, n, p=[0.6, 0.15, 0.1, 0.15])
+        rows[:, column] = np.choose(choice, [rng.choice(pool, n) for pool in pools])
+    return rows
+
+
+def train_xgboost(kind, seed=0):
+    x, y = awkward_data(seed)
+    params = {"objective": "binary:logistic", "nthread": 1, "seed": seed, "verbosity": 0, **XGBOOST_KINDS[kind]}
+    return xgboost.train(params, xgboost.DMatrix(x, y), 8)
+
+
+def train_lightgbm(kind, seed=0):
+    x, y = awkward_data(seed)
+    params = {"objective": "binary", "num_threads": 1, "seed": seed, "verbose": -1, **LIGHTGBM_KINDS[kind]}
+    return lightgbm.train(params, lightgbm.Dataset(x, y, params=params), 8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", XGBOOST_KINDS)
+def test_every_leaf_is_the_one_xgboost_reaches(kind, seed):
+    booster = train_xgboost(kind, seed)
+    forest = parse_xgboost(bytes(booster.save_raw("json")))
+    x = awkward_rows(forest, seed)
+    # XGBoost names no leaves for infinities; the largest finite numbers stand on the same side of every threshold.
+    truth = booster.predict(xgboost.DMatrix(np.clip(x, -MAX, MAX)), pred_leaf=True).reshape(len(x), -1)
+    np.testing.assert_array_equal(forest.leaf_id[forest.leaves(x)], truth)
+    margins = booster.inplace_predict(x, predict_type="margin")
+    np.testing.assert_allclose(forest.margins(x), margins, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", LIGHTGBM_KINDS)
+def test_every_leaf_is_the_one_lightgbm_reaches(kind, seed):
+    booster = train_lightgbm(kind, seed)
+    forest = parse_lightgbm(booster.model_to_string())
+    x = awkward_rows(forest, seed)
+    truth = booster.predict(x, pred_leaf=True, num_threads=1).reshape(len(x), -1)
+    np.testing.assert_array_equal(forest.leaf_id[forest.leaves(x)], truth)
+    np.testing.assert_allclose(forest.margins(x), booster.predict(x, raw_score=True), rtol=0, atol=1e-9)
+
+
+def test_the_training_data_brings_out_each_missing_value_rule():
+    """Otherwise the leaf tests would prove nothing about it."""
+    dumped = json.dumps(train_lightgbm("31-leaves").dump_model())
+    assert '"missing_type": "NaN"' in dumped
+    assert '"missing_type": "None"' in dumped
+    forest = parse_lightgbm(train_lightgbm("no-missing").model_to_string())
+    inner = forest.left >= 0
+    np.testing.assert_array_equal(forest.nan_left[inner], forest.threshold[inner] > 0)
+    assert len(set(forest.nan_left[inner])) == 2
+
+
+def only_tree(forest, tree):
+    """Return one tree whose leaves hold their own numbers, so that a sum of leaves names the leaf."""
+    alone = forest.slice(tree, tree + 1)
+    return replace(alone, value=np.maximum(alone.leaf_id, 0).astype(np.float64))
+
+
+@pytest.mark.parametrize("kind", [*XGBOOST_KINDS, *(f"lightgbm {kind}" for kind in LIGHTGBM_KINDS)])
+def test_the_exported_trees_reach_the_same_leaves(kind):
+    if kind in XGBOOST_KINDS:
+        forest = parse_xgboost(bytes(train_xgboost(kind).save_raw("json")))
+    else:
+        forest = parse_lightgbm(train_lightgbm(kind.removeprefix("lightgbm ")).model_to_string())
+    x = awkward_rows(forest, seed=9, n=2000)
+    leaves = forest.leaf_id[forest.leaves(x)]
+    outputs = [f"tree_{tree}" for tree in range(forest.n_trees)]
+    graph = helper.make_graph(
+        [tree_node(only_tree(forest, tree), "x", name) for tree, name in enumerate(outputs)],
+        "leaves",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", forest.n_features])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1]) for name in outputs],
+    )
+    session = onnxruntime.InferenceSession(serialise(graph), session_options(), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(np.concatenate(session.run(outputs, {"x": x}), axis=1).astype(int), leaves)
+
+
+@given(
+    st.floats(allow_nan=False, allow_infinity=False) | st.floats(-2e-35, 2e-35),
+    st.floats(width=32, allow_nan=False) | st.floats(np.float32(-2e-35), np.float32(2e-35), width=32),
+)
+def test_a_strict_threshold_answers_as_lightgbm_does(threshold, value):
+    """LightGBM: an |x| up to its zero is 0; then x <= t in float64."""
+    strict = strict_thresholds(np.array([threshold]))[0]
+    for x in (np.float32(value), strict, np.nextafter(strict, np.float32(-MAX)), np.nextafter(strict, np.float32(MAX))):
+        seen = 0.0 if abs(float(x)) <= LIGHTGBM_ZERO else float(x)
+        assert (x < strict) == (seen <= threshold)
+
+
+@pytest.mark.parametrize(("text", "probability"), [("5E-1", 0.5), ("[2.5E-1]", 0.25), ("0.03", 0.03)])
+def test_the_base_score_is_read_as_older_and_newer_xgboost_write_it(text, probability):
+    model = json.loads(bytes(train_xgboost("stumps").save_raw("json")))
+    model["learner"]["learner_model_param"]["base_score"] = text
+    forest = parse_xgboost(json.dumps(model).encode())
+    assert forest.base == pytest.approx(np.log(probability / (1 - probability)))
+
+
+def altered_xgboost(path, value):
+    model = json.loads(bytes(train_xgboost("stumps").save_raw("json")))
+    *way, last = path
+    at = model["learner"]
+    for step in way:
+        at = at[step]
+    at[last] = value
+    return json.dumps(model).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("gradient_booster", "name"), "dart", "train with booster gbtree"),
+        (("objective", "name"), "multi:softprob", "train with binary:logistic"),
+        (("learner_model_param", "num_target"), "2", "train it with one"),
+        (("learner_model_param", "base_score"), "[0E0]", "between 0 and 1"),
+        (("learner_model_param", "num_feature"), "1", "beyond its 1"),
+        (("gradient_booster", "model", "trees", 0, "split_type"), [1, 0, 0], "numbers only"),
+        (("gradient_booster", "model", "trees"), [], "no trees"),
+        (("gradient_booster",), {}, "not readable"),
+    ],
+)
+def test_an_xgboost_model_of_another_kind_is_refused_by_name(path, value, words):
+    with pytest.raises(BundleError, match=words):
+        parse_xgboost(altered_xgboost(path, value))
+
+
+def train_other_lightgbm(params, categorical="auto"):
+    x, y = awkward_data(0)
+    params = {"num_threads": 1, "verbose": -1, "objective": "binary", "min_data_per_group": 1, **params}
+    data = lightgbm.Dataset(x[:, [0, 2]], y, params=params, categorical_feature=categorical)
+    return lightgbm.train(params, data, 3).model_to_string()
+
+
+@pytest.mark.parametrize(
+    ("params", "categorical", "words"),
+    [
+        ({"objective": "regression"}, "auto", "train with binary"),
+        ({"objective": "binary", "sigmoid": 2.0}, "auto", "sigmoid 1"),
+        ({"zero_as_missing": True}, "auto", "zero_as_missing=false"),
+        ({"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}, "auto", "boosting gbdt"),
+        ({}, [1], "numbers only"),
+        ({"linear_tree": True}, "auto", "linear_tree=false"),
+    ],
+)
+def test_a_lightgbm_model_of_another_kind_is_refused_by_name(params, categorical, words):
+    text = train_other_lightgbm(params, categorical)
+    with pytest.raises(BundleError, match=words):
+        parse_lightgbm(text)
+
+
+@pytest.mark.parametrize("text", ["", "tree\nversion=v4\n"])
+def test_what_is_no_lightgbm_model_is_an_error_of_ours(text):
+    with pytest.raises(BundleError, match="not readable"):
+        parse_lightgbm(text)

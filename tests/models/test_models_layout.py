@@ -1,0 +1,32 @@
+"""models/ is a leaf, and says which modules it has."""
+
+import ast
+import sys
+from pathlib import Path
+
+import models
+
+FOLDER = Path(models.__file__).parent
+THIRD_PARTY = {"lightgbm", "msgspec", "numpy", "onnx", "onnxruntime", "xgboost"}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+def test_models_imports_neither_stream_nor_state_nor_kafka():
+    found = {name for path in FOLDER.glob("*.py") for name in imported(path)}
+    assert found - set(sys.stdlib_module_names) - {"models"} == THIRD_PARTY
+
+
+def test_nothing_is_pickled():
+    found = {name for path in FOLDER.glob("*.py") for name in imported(path)}
+    assert not found & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+
+
+def test_all_lists_the_modules_there_are():
+    assert sorted(models.__all__) == sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")

@@ -1,0 +1,57 @@
+"""A reason's sentence holds the value and nothing that could do harm."""
+
+import pytest
+
+from models.errors import BundleError
+from models.sentences import MAX_LENGTH, Sentence, check_sentence
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{value}", "{value:.0f} payments", "spent {value:,.2f}", "{value:.1%} of {{all}}", "first seen here", "{value:g}"],
+)
+def test_a_sentence_may_hold_the_value(text):
+    sentence = Sentence(text)
+    check_sentence("f", sentence)
+    for value in (0.0, -1.5, 1e30, float("inf"), float("nan")):
+        assert 0 < len(sentence.fill("f", value)) < 2 * MAX_LENGTH
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{value.__class__}",
+        "{value[0]}",
+        "{value!r}",
+        "{other}",
+        "{0}",
+        "{}",
+        "{value:999999999}",
+        "{value:{value}}",
+        "{value:d}",
+        "{value",
+        "{value} {value}",
+        "two\nlines",
+        "x" * (MAX_LENGTH + 1),
+    ],
+)
+@pytest.mark.parametrize("which", ["text", "text_zero", "text_nan"])
+def test_a_sentence_may_hold_nothing_else(text, which):
+    with pytest.raises(BundleError, match="sentence of feature 'f'"):
+        check_sentence("f", Sentence(**{"text": "x", which: text}))
+
+
+def test_an_unknown_value_cannot_be_said():
+    with pytest.raises(BundleError, match="must not hold a value"):
+        check_sentence("f", Sentence("x", text_nan="it is {value}"))
+
+
+def test_zero_and_unknown_have_words_of_their_own():
+    sentence = Sentence("first payment here", "paid here before", "no merchant is named")
+    said = [sentence.fill("new_merchant", value) for value in (1.0, 0.0, -0.0, float("nan"))]
+    assert said == ["first payment here", "paid here before", "paid here before", "no merchant is named"]
+
+
+def test_without_them_zero_is_a_value_and_unknown_is_said_plainly():
+    said = [Sentence("{value:.0f} payments").fill("count_1h", value) for value in (0.0, float("nan"))]
+    assert said == ["0 payments", "nothing known yet for count 1h"]

@@ -1,0 +1,41 @@
+"""A circuit breaker around the store: after a failure nobody asks again until a back-off with jitter has passed."""
+
+import random
+from collections.abc import Callable
+
+__all__ = ["Breaker"]
+
+FIRST_SECS = 0.2  # long enough for a fail-over to finish, short enough not to be felt as an outage
+LONGEST_SECS = 5.0  # an operator who mends the store sees the worker go on within this
+
+
+class Breaker:
+    """Closed (ask away), open (wait), half open (one try decides).
+
+    `clock` gives monotonic seconds; `rng` spreads the tries of many workers.
+    """
+
+    def __init__(self, clock: Callable[[], float], rng: random.Random | None = None) -> None:
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._failures = 0
+        self._again_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the last word from the store was a failure."""
+        return self._failures > 0
+
+    def allows(self) -> bool:
+        """Whether a call may be tried now."""
+        return self._failures == 0 or self._clock() >= self._again_at
+
+    def failed(self) -> None:
+        """Wait twice as long as last time, and up to half as much again at random."""
+        wait = min(LONGEST_SECS, FIRST_SECS * 2**self._failures)
+        self._failures += 1
+        self._again_at = self._clock() + wait * (1 + self._rng.random() / 2)
+
+    def succeeded(self) -> None:
+        """Close."""
+        self._failures = 0

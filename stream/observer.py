@@ -1,0 +1,129 @@
+"""What the worker tells whoever watches it. Every hook is a no-op here: the loop knows neither Prometheus nor logs.
+
+Hooks may be called from the loop, the committing thread or the checkpoint thread; an observer guards its own state.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BatchReport", "Observer", "Observers"]
+
+
+@dataclass(slots=True)
+class BatchReport:
+    """One batch as it left the line.
+
+    latency_ms: float64[n], from the record's broker timestamp to the decision's scored_at.
+    stage_secs: seconds spent per stage (consume, decode, windows, score, decide, encode, produce).
+    dead_letters and outcomes count by error class and by outcome.
+    first_dead: the first dead letter of each error class, as (partition, offset, field at fault).
+    """
+
+    events: int = 0
+    replayed: int = 0
+    latency_ms: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    stage_secs: dict[str, float] = field(default_factory=dict)
+    dead_letters: dict[str, int] = field(default_factory=dict)
+    first_dead: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    flags: dict[str, int] = field(default_factory=dict)
+
+
+class Observer:
+    """Does nothing; subclass and override what you watch."""
+
+    def started(self, *, model: str, engine: str, feature_set: str, state: str) -> None:
+        """Tell which model, engine, feature set and state hash the worker runs with."""
+
+    def turned(self) -> None:
+        """The loop has gone round once more, with or without records."""
+
+    def assigned(self, partitions: list[int]) -> None:
+        """Tell which partitions were handed to this worker."""
+
+    def revoked(self, partitions: list[int], *, lost: bool) -> None:
+        """Tell which partitions this worker gives up."""
+
+    def recovering(self, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:
+        """Tell that the records in [replay_from, live_from) will be replayed without output."""
+
+    def live(self, partition: int) -> None:
+        """Tell that the partition has caught up with its committed offset and is decided again."""
+
+    def batch(self, report: BatchReport) -> None:
+        """Tell what one batch held and where its time went."""
+
+    def decision(self, value: bytes) -> None:
+        """Show one reviewed or declined decision as encoded."""
+
+    def produced(self) -> None:
+        """All output of a batch is in the producer's queue."""
+
+    def offsets_sent(self) -> None:
+        """The batch's offsets are part of its transaction."""
+
+    def committing(self) -> None:
+        """The commit is about to be asked for."""
+
+    def committed(self, secs: float) -> None:
+        """The batch and its offsets are durable."""
+
+    def aborted(self, reason: str) -> None:
+        """The batch in flight was given up."""
+
+    def position(self, partition: int, *, committed: int, lag: int) -> None:
+        """Tell a partition's committed offset, and how many offsets lie between it and the log's end as last seen."""
+
+    def loaded(self, users: int, secs: float) -> None:
+        """Users were read from the store."""
+
+    def users_written(self) -> None:
+        """Users of a checkpoint are stored; the watermark is not yet."""
+
+    def checkpointed(self, partition: int, *, users: int, watermark: int, secs: float) -> None:
+        """A slice of a checkpoint is stored and its watermark written."""
+
+    def store_failed(self, sentence: str) -> None:
+        """The store could not be reached; the breaker opens."""
+
+    def breaker(self, *, is_open: bool) -> None:
+        """The circuit breaker around the store changed."""
+
+    def evicted(self, users: int) -> None:
+        """Idle users left memory."""
+
+    def memory(self, partition: int, *, users: int, size_bytes: int, events: int, unwritten: int) -> None:
+        """Tell what a partition holds in memory."""
+
+    def paused(self, partitions: list[int], reason: str) -> None:
+        """Intake of these partitions waits."""
+
+    def resumed(self, partitions: list[int]) -> None:
+        """Intake of these partitions goes on."""
+
+    def stopped(self) -> None:
+        """The worker has left its group."""
+
+
+class Observers(Observer):
+    """Passes every hook on to several observers, in order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+
+def _fan_out(name: str) -> object:
+    def call(self: Observers, *args: object, **kwargs: Mapping[str, object]) -> None:
+        for observer in self._observers:
+            getattr(observer, name)(*args, **kwargs)
+
+    call.__name__ = name
+    call.__doc__ = getattr(Observer, name).__doc__
+    return call
+
+
+for _name in [n for n in vars(Observer) if not n.startswith("_")]:
+    setattr(Observers, _name, _fan_out(_name))

@@ -1,0 +1,59 @@
+"""How the kernels are compiled, and the two instructions Numba has no name for.
+
+An entry point is compiled once for its one signature and cached; the pieces it is made of are inlined into it. Numba's
+cache looks only at the entry point's own file, so an edit of a piece would go unseen: here an entry is stamped with
+the sources of all kernels instead.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+from numba.core import types
+from numba.extending import intrinsic
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("kernel*.py"))))
+# Division by zero gives infinity or NaN as in NumPy: a check and its exception would cost more than the division.
+OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy", "_nrt": False}
+
+
+def entry(function: F) -> F:
+    """Compile a function that Python calls; cached on disk, releases the GIL."""
+    compiled = numba.njit(cache=True, **OPTIONS)(function)
+    compiled._cache._cache_file._source_stamp = SOURCES.hexdigest()  # noqa: SLF001 - Numba offers no public way
+    return cast(F, compiled)
+
+
+def piece(function: F) -> F:
+    """Compile a small function that is always inlined into the entry points that use it."""
+    return cast(F, numba.njit(forceinline=True, **OPTIONS)(function))
+
+
+def section(function: F) -> F:
+    """Compile a longer function that entry points call; it is off the path of an ordinary event."""
+    return cast(F, numba.njit(**OPTIONS)(function))
+
+
+def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG001 - the shape Numba asks for
+    """prefetch(array, index): start fetching that element's cache line for a later read or write."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir  # noqa: PLC0415 - only while compiling
+
+        array_type, _ = signature.args
+        data = context.make_array(array_type)(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        bits = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, bits, bits, bits])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
+        builder.call(function, [address, bits(1), bits(3), bits(1)])  # for writing, keep it close, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+prefetch: Any = intrinsic(_prefetch)

@@ -1,0 +1,275 @@
+"""The path of one event through its user's state, and the loop over a batch of them.
+
+Per event, in this order: expire, deduplicate, insert, truncate, read the features. Nothing here fails half-way: when
+the arena is full the loop stops in front of the event and says so; repeating the event repeats nothing it did.
+"""
+
+from typing import NamedTuple
+
+from state.kernel_blocks import LINE_WORDS, is_clean
+from state.kernel_jit import entry, piece, prefetch, section
+from state.kernel_layout import (
+    AMOUNT,
+    APPLIED,
+    CLEAN,
+    CODES,
+    COUNT,
+    F32,
+    FIRST_DIRTY,
+    FLOOR,
+    FRONT,
+    HEAD_SEQ,
+    I64,
+    NONE,
+    QUEUE_HEAD,
+    QUEUE_SIZE,
+    SEQ_MASK,
+    SIZE,
+    SLOT,
+    TIME,
+    TOUCHED,
+    U8,
+    U16,
+    UNWRITTEN,
+    VALUES,
+    Memory,
+    Scratch,
+    Users,
+    event_at,
+    half,
+    next_seq,
+    put,
+    quarter,
+    signed,
+    word,
+)
+from state.kernel_plan import Plan
+from state.kernel_read import read, scan
+from state.kernel_values import bucket, chain_head, find_transaction, hashes
+from state.kernel_windows import append, drop_oldest, has_room, is_slack, look_up, move, newest_time, oldest_time, push_newest, put_back, take_out
+
+LATE, DUPLICATE, CONFLICT, TRUNCATED, SKIPPED = 1, 2, 4, 8, 16
+NO_ROOM = -1
+HEADER_AHEAD, EVENTS_AHEAD = 16, 8  # events; a fetch from memory takes about as long as one event
+
+
+class Columns(NamedTuple):
+    """A batch: the columns of `Events`, hashes as signed words; slots and offsets have one element an event."""
+
+    slots: I64
+    times: I64
+    offsets: I64
+    transactions: I64
+    amounts: I64
+    currencies: U16
+    values: I64
+
+
+@entry
+def observe(
+    memory: Memory, plan: Plan, users: Users, scratch: Scratch, columns: Columns, start: int, out: F32, flags: U8
+) -> int:
+    """Apply events from row `start` on, in order; return the row to go on at, short of the end if the arena is full.
+
+    `out` float32[n, K] and `flags` uint8[n] are filled for the rows done. With no rows in `out` none are read.
+    """
+    rows = len(columns.slots)
+    for row in range(start, rows):
+        fetch_ahead(memory, plan, users, columns, row, rows)
+        block = users.blocks[columns.slots[row]]
+        if columns.offsets[row] <= word(memory, block + APPLIED):
+            flags[row] = SKIPPED
+            continue
+        flag = apply(memory, plan, users, scratch, block, columns, row)
+        if flag == NO_ROOM:
+            return row
+        block = users.blocks[columns.slots[row]]
+        if columns.times[row] - plan.longest_ms < word(memory, block + FLOOR):
+            flag |= TRUNCATED
+        flags[row] = flag
+        if len(out):
+            read(plan, scratch, columns.amounts[row], out, row)
+        mark_changed(memory, users, block, columns.offsets[row])
+    return len(columns.slots)
+
+
+@piece
+def fetch_ahead(memory: Memory, plan: Plan, users: Users, columns: Columns, row: int, rows: int) -> None:
+    """Have the cache lines of events to come fetched: the header first, some events later what it points to."""
+    if row + HEADER_AHEAD < rows:
+        block = users.blocks[columns.slots[row + HEADER_AHEAD]]
+        for at in range(0, plan.fixed_words, LINE_WORDS):
+            prefetch(memory.words, block + at)
+    if row + EVENTS_AHEAD >= rows:
+        return
+    later = row + EVENTS_AHEAD
+    block = users.blocks[columns.slots[later]]
+    prefetch(memory.quarters, chain_head(memory, block, columns.transactions[later]))
+    for field in range(plan.fields):
+        prefetch(memory.quarters, bucket(memory, block, columns.values[later, field]))
+    end = next_seq(memory, block)
+    prefetch(memory.words, event_at(memory, plan.stride, block, quarter(memory, 4 * block + HEAD_SEQ)))
+    prefetch(memory.words, event_at(memory, plan.stride, block, end))
+    prefetch(memory.words, event_at(memory, plan.stride, block, (end - 1) & SEQ_MASK))
+    for window in range(len(plan.spans)):
+        front = quarter(memory, 4 * (block + plan.places[window]) + FRONT)
+        prefetch(memory.words, event_at(memory, plan.stride, block, front))
+
+
+@piece
+def apply(
+    memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int, columns: Columns, row: int
+) -> int:
+    """Take one event into its user's state; leave its windows in `scratch`. Returns its flags, or NO_ROOM."""
+    time, count = columns.times[row], quarter(memory, 4 * block + COUNT)
+    newest = newest_time(memory, plan, block) if count else time
+
+    # Step 1: expire.
+    horizon = max(time, newest) - plan.retention_ms
+    while count and oldest_time(memory, plan, block) <= horizon:
+        drop_oldest(memory, plan, users.book, block)
+        count -= 1
+
+    # Step 2: deduplicate.
+    same = find_transaction(memory, plan.stride, block, columns.transactions[row])
+    if same >= 0:
+        scan(memory, plan, scratch, block, time, columns.amounts[row], columns.values, row, same, False)
+        return DUPLICATE if is_equal(memory, plan, block, same, columns, row) else DUPLICATE | CONFLICT
+
+    # Steps 3 and 4: insert and truncate, or leave out what could not be kept.
+    if time <= word(memory, block + FLOOR) or time <= horizon:
+        return leave_out(memory, plan, scratch, block, columns, row)
+    if count and time < newest:
+        if count == plan.max_events and time < oldest_time(memory, plan, block):
+            return leave_out(memory, plan, scratch, block, columns, row)
+        return insert(memory, plan, users, scratch, block, columns, row)
+    if count == plan.max_events:
+        drop_oldest(memory, plan, users.book, block)
+    new_values = look_up(memory, plan, scratch, block, columns.values, row)
+    if not has_room(memory, plan, block, new_values) or is_slack(memory, block):
+        grown = resize(memory, plan, users, scratch, block, new_values)
+        if grown >= 0:
+            block = grown
+            look_up(memory, plan, scratch, block, columns.values, row)
+        elif not has_room(memory, plan, block, new_values):
+            return NO_ROOM
+    append(
+        memory,
+        plan,
+        users.book,
+        scratch,
+        block,
+        time,
+        columns.transactions[row],
+        pack(columns, row),
+        columns.values,
+        row,
+    )
+    push_newest(memory, plan, scratch, block, columns.amounts[row])
+    return 0
+
+
+@section
+def leave_out(
+    memory: Memory, plan: Plan, scratch: Scratch, block: int, columns: Columns, row: int
+) -> int:
+    """Score an event that comes too late to be kept, and raise the floor to it."""
+    time = columns.times[row]
+    scan(memory, plan, scratch, block, time, columns.amounts[row], columns.values, row, -1, True)
+    memory.words[block + FLOOR] = max(word(memory, block + FLOOR), time)
+    return LATE
+
+
+@section
+def insert(
+    memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int, columns: Columns, row: int
+) -> int:
+    """Insert an event that is out of order after all that are not later; a user at its cap drops the oldest for it."""
+    time = columns.times[row]
+    end = take_out(memory, plan, scratch, block)
+    first = 1 if end == plan.max_events else 0
+    dropped = scratch.times[0]
+    place = end
+    while place > 0 and scratch.times[place - 1] > time:
+        move_row(plan, scratch, place - 1, place)
+        place -= 1
+    scratch.times[place] = time
+    scratch.transactions[place] = columns.transactions[row]
+    scratch.amounts[place] = pack(columns, row)
+    for field in range(plan.fields):
+        scratch.values[place, field] = columns.values[row, field]
+    values = quarter(memory, 4 * block + VALUES) + plan.fields
+    block = put_back(memory, plan, users, scratch, block, first, end + 1, values, 0)
+    if block < 0:
+        return NO_ROOM
+    if first:
+        memory.words[block + FLOOR] = max(word(memory, block + FLOOR), dropped)
+    scan(memory, plan, scratch, block, time, columns.amounts[row], columns.values, row, place - first, False)
+    return 0
+
+
+@section
+def resize(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int, new_values: int) -> int:
+    """Give the user a block that fits what it holds and one more event; return it, or -1 when the arena is full."""
+    if not is_slack(memory, block):
+        return move(memory, plan, users, block, new_values)
+    count = take_out(memory, plan, scratch, block)
+    values = quarter(memory, 4 * block + VALUES) + new_values
+    return put_back(memory, plan, users, scratch, block, 0, count, values, 1)
+
+
+@piece
+def move_row(plan: Plan, scratch: Scratch, source: int, target: int) -> None:
+    """Copy one event among those taken out."""
+    scratch.times[target] = scratch.times[source]
+    scratch.transactions[target] = scratch.transactions[source]
+    scratch.amounts[target] = scratch.amounts[source]
+    for field in range(plan.fields):
+        scratch.values[target, field] = scratch.values[source, field]
+
+
+@piece
+def pack(columns: Columns, row: int) -> int:
+    """Return the amount and its currency in one word."""
+    return columns.amounts[row] << 16 | signed(columns.currencies[row])
+
+
+@piece
+def is_equal(memory: Memory, plan: Plan, block: int, seq: int, columns: Columns, row: int) -> bool:
+    """Whether a kept event says the same as the arriving one: time, amount, currency, kept fields."""
+    event = event_at(memory, plan.stride, block, seq)
+    if word(memory, event + TIME) != columns.times[row] or word(memory, event + AMOUNT) != pack(columns, row):
+        return False
+    for field in range(plan.fields):
+        code = quarter(memory, 4 * event + CODES + field)
+        kept = 0 if code == NONE else word(memory, hashes(memory, block) + code)
+        if kept != columns.values[row, field]:
+            return False
+    return True
+
+
+@piece
+def mark_changed(memory: Memory, users: Users, block: int, offset: int) -> None:
+    """Note that the event at `offset` is in the user's state, and queue the user for the next snapshot."""
+    memory.words[block + APPLIED] = offset
+    put(memory, 4 * block + TOUCHED, 1)
+    if word(memory, block + FIRST_DIRTY) != CLEAN:
+        return
+    book = users.book
+    if is_clean(memory, block):
+        book[UNWRITTEN] += half(memory, 2 * block + SIZE)
+    memory.words[block + FIRST_DIRTY] = offset
+    users.queue[(book[QUEUE_HEAD] + book[QUEUE_SIZE]) % len(users.queue)] = half(memory, 2 * block + SLOT)
+    book[QUEUE_SIZE] += 1
+
+
+@entry
+def first_wrong(users: Users, columns: Columns, time_limit: int, amount_limit: int) -> int:
+    """Return the first row whose slot holds nobody or whose time or amount is out of bounds, or -1."""
+    for row in range(len(columns.slots)):
+        slot = columns.slots[row]
+        if slot < 0 or slot >= len(users.blocks) or users.blocks[slot] < 0:
+            return row
+        if abs(columns.times[row]) >= time_limit or abs(columns.amounts[row]) >= amount_limit:
+            return row
+    return -1

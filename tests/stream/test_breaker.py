@@ -3,6 +3,7 @@
 import random
 
 from stream.breaker import FIRST_SECS, LONGEST_SECS, Breaker
+from stream.observer import Observer
 
 
 class Clock:
@@ -13,7 +14,7 @@ class Clock:
 
 
 def test_a_closed_breaker_lets_everybody_ask():
-    breaker = Breaker(Clock())
+    breaker = Breaker(Clock(), Observer())
 
     assert breaker.allows()
     assert not breaker.is_open
@@ -21,8 +22,8 @@ def test_a_closed_breaker_lets_everybody_ask():
 
 def test_after_a_failure_nobody_asks_until_the_pause_is_over():
     clock = Clock()
-    breaker = Breaker(clock, random.Random(1))
-    breaker.failed()
+    breaker = Breaker(clock, Observer(), random.Random(1))
+    breaker.failed("no answer")
 
     assert breaker.is_open
     assert not breaker.allows()
@@ -32,9 +33,9 @@ def test_after_a_failure_nobody_asks_until_the_pause_is_over():
 
 def test_the_pause_grows_up_to_a_bound():
     clock = Clock()
-    breaker = Breaker(clock, random.Random(1))
+    breaker = Breaker(clock, Observer(), random.Random(1))
     for _ in range(50):
-        breaker.failed()
+        breaker.failed("no answer")
 
     clock.now += LONGEST_SECS * 1.5
     assert breaker.allows()
@@ -42,13 +43,13 @@ def test_the_pause_grows_up_to_a_bound():
 
 def test_one_success_closes_it_and_forgets_the_failures():
     clock = Clock()
-    breaker = Breaker(clock, random.Random(1))
+    breaker = Breaker(clock, Observer(), random.Random(1))
     for _ in range(5):
-        breaker.failed()
+        breaker.failed("no answer")
     breaker.succeeded()
 
     assert breaker.allows()
-    breaker.failed()
+    breaker.failed("no answer")
     clock.now += FIRST_SECS * 1.5
     assert breaker.allows()
 
@@ -57,8 +58,8 @@ def test_many_workers_do_not_come_back_at_the_same_moment():
     pauses = set()
     for seed in range(20):
         clock = Clock()
-        breaker = Breaker(clock, random.Random(seed))
-        breaker.failed()
+        breaker = Breaker(clock, Observer(), random.Random(seed))
+        breaker.failed("no answer")
         while not breaker.allows():
             clock.now += 0.001
         pauses.add(round(clock.now, 3))

@@ -1,0 +1,225 @@
+"""Puts state, models and stream together; the one place that knows all three."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka import Consumer, Producer
+
+from models.bundle import Bundle, open_bundle
+from models.ensemble import load_engine
+from models.reasons import Explainer
+from state.features import FeatureSet, StateSpec, default_feature_set, parse_feature_set
+from state.memory_store import MemoryStore
+from state.redis_store import RedisStore
+from state.sqlite_store import SqliteStore
+from state.store import Namespace, Store
+from state.windows import Windows
+from stream.assignment import Assignment
+from stream.breaker import Breaker
+from stream.checkpoint import Checkpointer
+from stream.clients import consumer_config, producer_config
+from stream.codec import DecisionEncoder, Decoder
+from stream.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from stream.embedded import check_embedded
+from stream.errors import StartupError, UsageError
+from stream.feature_log import FeatureLog
+from stream.judge import ConstantJudge, EnsembleJudge
+from stream.line import Judge, Line, Topics
+from stream.namespace import check_namespace
+from stream.observer import Observer
+from stream.settings import Settings
+from stream.topics import Surroundings, look_around
+from stream.worker import Limits, Worker
+
+__all__ = ["App", "Scoring", "compose", "load_scoring", "make_store"]
+
+#: Beyond the retention, how long stored users outlive their last write: an outage shorter than this loses nobody.
+EXPIRY_MARGIN_MS: Final = 7 * 86_400_000
+FEATURE_RECORD_BYTES: Final = 512 << 10  # half of a topic's default limit
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What scores: a feature set, a judge, and the names that stand in every decision."""
+
+    feature_set: FeatureSet
+    judge: Judge
+    model: str
+    engine: str
+
+
+@dataclass(frozen=True)
+class App:
+    """A composed worker: run() until stop()."""
+
+    worker: Worker
+    line: Line
+
+    def run(self) -> None:
+        """Score until stopped."""
+        self.worker.run(self.line)
+
+    def stop(self) -> None:
+        """Finish the batch, commit, checkpoint, leave; safe in a signal handler."""
+        self.worker.stop()
+
+
+def load_scoring(settings: Settings) -> Scoring:
+    """Open the bundle (or none, for the constant engine) and the feature set that goes with it."""
+    declared = _declared(settings)
+    if settings.model.engine == "constant":
+        constant = ConstantJudge(settings.model.constant_score)
+        return Scoring(declared or default_feature_set(), constant, "constant", "constant")
+    bundle = open_bundle(Path(settings.model.bundle))
+    feature_set = _bundled(bundle)
+    if declared is not None and declared.hash != feature_set.hash:
+        raise StartupError(
+            f"The model in {bundle.directory} was trained on feature set {feature_set.name} ({feature_set.hash}), but "
+            f"state.feature_set names {declared.name} ({declared.hash}): remove that setting, or train a model on it."
+        )
+    engine = load_engine(bundle, settings.model.engine)
+    judge = EnsembleJudge(engine, bundle.thresholds, Explainer(bundle))
+    return Scoring(feature_set, judge, bundle.version, engine.name)
+
+
+def _declared(settings: Settings) -> FeatureSet | None:
+    if not settings.state.feature_set:
+        return None
+    path = Path(settings.state.feature_set)
+    try:
+        return parse_feature_set(path.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"The feature set {path} cannot be read ({error.strerror}): correct state.feature_set."
+        ) from error
+
+
+def _bundled(bundle: Bundle) -> FeatureSet:
+    feature_set = parse_feature_set(bundle.feature_set)
+    if feature_set.hash != bundle.feature_set_hash or feature_set.names != bundle.feature_names:
+        raise StartupError(
+            f"The bundle {bundle.directory} names feature set {bundle.feature_set_hash}, but holds {feature_set.hash}: "
+            f"it was written by another version; train it again."
+        )
+    return feature_set
+
+
+def make_store(settings: Settings, namespace: Namespace) -> Store:
+    """Return the store the settings name, not yet opened."""
+    kept = settings.store
+    expire_after_ms = int(settings.state.retention) + EXPIRY_MARGIN_MS
+    if kept.kind == "redis":
+        return RedisStore(kept.url.reveal(), namespace, expire_after_ms=expire_after_ms, prefix=kept.prefix)
+    if kept.kind == "sqlite":
+        Path(kept.path).parent.mkdir(parents=True, exist_ok=True)
+        return SqliteStore(kept.path, namespace, expire_after_ms=expire_after_ms)
+    return MemoryStore(namespace)
+
+
+def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = None) -> App:
+    """Check the surroundings and put a worker together; nothing is consumed before run().
+
+    bootstrap: where the embedded broker listens. Raises FraudstreamError, StateError or ModelError with one sentence.
+    """
+    check_embedded(settings)
+    scoring = load_scoring(settings)
+    spec = settings.state_spec()
+    spec.check(scoring.feature_set)
+    around = look_around(settings, bootstrap=bootstrap)
+    namespace = Namespace(
+        around.cluster_id,
+        settings.kafka.group,
+        settings.topics.transactions,
+        around.topic_id,
+        spec.hash,
+        around.partitions,
+    )
+    store = make_store(settings, namespace)
+    store.open()
+    check_namespace(store, namespace, store.registered(), settings.store.recovery)
+    app = _wire(settings, observer, scoring, spec, store, around, bootstrap)
+    observer.started(model=scoring.model, engine=scoring.engine, feature_set=scoring.feature_set.hash, state=spec.hash)
+    return app
+
+
+def _wire(
+    settings: Settings,
+    observer: Observer,
+    scoring: Scoring,
+    spec: StateSpec,
+    store: Store,
+    around: Surroundings,
+    bootstrap: str | None,
+) -> App:
+    clock = time.monotonic
+    topic = settings.topics.transactions
+    consumer = Consumer(consumer_config(settings, bootstrap=bootstrap))
+    breaker = Breaker(clock, observer)
+    checkpointer = Checkpointer(
+        store, observer, breaker, clock, interval_secs=settings.store.checkpoint_interval_ms / 1000
+    )
+    delivery = _delivery(settings, observer, consumer, around, bootstrap)
+    assignment = Assignment(
+        consumer,
+        topic,
+        delivery,
+        store,
+        checkpointer,
+        breaker,
+        lambda: Windows(spec, scoring.feature_set),
+        observer,
+        start=settings.kafka.start,
+        choice=settings.store.recovery,
+        retention_ms=spec.retention_ms,
+        vouches_ms=EXPIRY_MARGIN_MS,
+        now_ms=_now_ms,
+    )
+    limits = Limits(
+        max_batch=settings.worker.max_batch,
+        poll_secs=settings.worker.poll_timeout_ms / 1000,
+        memory_bytes=int(settings.state.memory_limit_bytes),
+        unwritten_bytes=int(settings.worker.max_unwritten_bytes),
+        max_aborts=settings.worker.max_consecutive_aborts,
+        shutdown_secs=settings.worker.shutdown_timeout_ms / 1000,
+    )
+    worker = Worker(consumer, topic, assignment, delivery, store, checkpointer, breaker, observer, limits, clock)
+    line = Line(
+        Decoder(settings.mapping(), settings.limits()),
+        scoring.judge,
+        DecisionEncoder(scoring.judge.outcome_names, scoring.model, scoring.engine, scoring.feature_set.hash),
+        FeatureLog(
+            scoring.feature_set.names,
+            scoring.feature_set.hash,
+            max_bytes=min(FEATURE_RECORD_BYTES, around.feature_bytes),
+        ),
+        Topics(settings.topics.decisions, settings.topics.dead_letters, settings.topics.features),
+        worker.load,
+        _now_ms,
+        retention_ms=spec.retention_ms,
+    )
+    return App(worker, line)
+
+
+def _delivery(
+    settings: Settings, observer: Observer, consumer: Consumer, around: Surroundings, bootstrap: str | None
+) -> Delivery:
+    topic = settings.topics.transactions
+    exactly_once = settings.kafka.delivery == "exactly_once"
+
+    def make_producer(report: Callable[..., None]) -> Producer:
+        config: dict[str, Any] = producer_config(
+            settings, transactional=exactly_once, bootstrap=bootstrap, batch_bytes=around.batch_bytes
+        )
+        # Only failures are reported one by one: a callback for each success costs as much as the encoding.
+        return Producer({**config, "on_delivery": report, "delivery.report.only.error": True})
+
+    if exactly_once:
+        return ExactlyOnce(make_producer, topic, observer, timeout_secs=settings.kafka.transaction_timeout_ms / 1000)
+    return AtLeastOnce(make_producer, topic, observer, consumer)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

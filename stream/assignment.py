@@ -1,0 +1,291 @@
+"""Which partitions a worker holds, where each goes on, and what a rebalance does to them.
+
+The group uses the eager protocol: between two assignments nothing is held, and a new generation of the group cannot
+begin before the revocation has been served. Group metadata taken when an assignment arrives is therefore right for all
+of that assignment, and is what every commit of its records is fenced by. (Metadata asked for later may belong to a
+generation that gave the partition to somebody else, or to none at all, which the broker does not check.)
+
+Assigned
+    Step 1  a producer of our own, which ends a predecessor's open transaction
+    Step 2  C from the broker, W from the store, and a plan for each partition
+    Step 3  memory is kept where C is where we last stood, dropped otherwise
+Revoked
+    Step 1  what is in flight is committed or aborted
+    Step 2  what is unwritten is stored, as far as time allows: the next owner then has nothing to replay
+    Step 3  memory is parked, in case the partition comes back at once
+Lost
+    Step 1  what is in flight is aborted: its offsets may be somebody else's by now
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from state.errors import StoreUnavailable
+from state.store import Store, Watermark
+from state.windows import Windows
+from stream.breaker import Breaker
+from stream.checkpoint import Checkpointer
+from stream.coverage import Coverage
+from stream.delivery import Delivery
+from stream.errors import BatchAborted, BrokerSilent, ProducerFenced, StateAhead
+from stream.observer import Observer
+from stream.partition import Partition, Phase
+from stream.recovery import Choice, Facts, Start, plan
+
+__all__ = ["Assignment"]
+
+BROKER_SECS = 30.0  # longer than a predecessor's open transaction keeps its offsets unstable
+REVOKE_SECS = 5.0  # well below the session timeout, so that the group does not wait for a slow store
+
+
+class Assignment:
+    """Owned by the loop's thread, which is also the one that serves the callbacks (inside consume and close).
+
+    vouches_ms: for how long after its last write a watermark vouches for users the store lets expire. now_ms: wall
+    clock, used for nothing else. full: intake of all partitions is stopped, because too much is unwritten.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topic: str,
+        delivery: Delivery,
+        store: Store,
+        checkpointer: Checkpointer,
+        breaker: Breaker,
+        make_windows: Callable[[], Windows],
+        observer: Observer,
+        *,
+        start: Start,
+        choice: Choice,
+        retention_ms: int,
+        vouches_ms: int,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._delivery = delivery
+        self._store = store
+        self._checkpointer = checkpointer
+        self._breaker = breaker
+        self._make_windows = make_windows
+        self._observer = observer
+        self._start: Start = start
+        self._choice: Choice = choice
+        self._retention_ms = retention_ms
+        self._vouches_ms = vouches_ms
+        self._now_ms = now_ms
+        self._parked: dict[int, Partition] = {}
+        self._distrusted: set[int] = set()
+        self.held: dict[int, Partition] = {}
+        self.group: object = None
+        self.leaving = False
+        self.full = False
+
+    def join(self) -> None:
+        """Subscribe; assignments arrive through the callbacks."""
+        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    def rejoin(self) -> None:
+        """Give everything back, keep no memory, and join again."""
+        self.held, self._parked = {}, {}
+        self._consumer.unsubscribe()
+        self.join()
+
+    def recover(self, partitions: Iterable[Partition]) -> None:
+        """Drop these partitions' memory and begin again at C: after an aborted batch, or a store that was put back."""
+        self._checkpointer.wait(BROKER_SECS)
+        fresh = [self._fresh(p.number) for p in partitions]
+        self._plan(fresh)
+        for partition in fresh:
+            self.held[partition.number] = partition
+            self._seek(partition)
+
+    def distrust(self, ahead: StateAhead) -> None:
+        """Forget a partition's stored state at its next plan, if that was chosen; raises `ahead` again otherwise."""
+        if self._choice != "rebuild":
+            raise ahead
+        self._distrusted.add(ahead.partition)
+
+    def retry_waiting(self) -> None:
+        """Plan partitions that were assigned while the store was down."""
+        waiting = [p for p in self.held.values() if p.phase is Phase.WAITING]
+        if not waiting or not self._breaker.allows():
+            return
+        self._plan(waiting)
+        for partition in waiting:
+            self._seek(partition)
+
+    def pause(self, partitions: list[Partition], reason: str) -> None:
+        """Stop intake; the worker keeps polling and keeps its place in the group."""
+        if partitions:
+            self._consumer.pause([TopicPartition(self._topic, p.number) for p in partitions])
+            self._observer.paused([p.number for p in partitions], reason)
+
+    def resume(self, partitions: list[Partition]) -> None:
+        """Go on with intake."""
+        if partitions:
+            self._consumer.resume([TopicPartition(self._topic, p.number) for p in partitions])
+            self._observer.resumed([p.number for p in partitions])
+
+    def _assigned(self, consumer: Consumer, assigned: list[Any]) -> None:
+        # Step 1: first, because a predecessor's open transaction keeps its offsets unstable.
+        self._delivery.ready()
+        self.group = consumer.consumer_group_metadata()
+        # Steps 2 and 3.
+        self.held = {tp.partition: self._parked.get(tp.partition) or self._fresh(tp.partition) for tp in assigned}
+        self._parked = {}
+        partitions = list(self.held.values())
+        self._plan(partitions)
+        consumer.assign([TopicPartition(self._topic, p.number, p.position) for p in self.held.values()])
+        self._set_intake(partitions)
+        self._commit_first()
+        self._observer.assigned(sorted(self.held))
+
+    def _revoked(self, consumer: Consumer, revoked: list[Any]) -> None:
+        if not self.leaving:
+            # Step 1
+            try:
+                self.note(self._delivery.finish())
+            except (BatchAborted, ProducerFenced):
+                self.held = {}  # memory holds what was not committed
+            # Step 2
+            self._checkpointer.complete(list(self.held.values()), REVOKE_SECS)
+            # Step 3
+            self._parked = self.held
+        self.held = {}
+        consumer.unassign()
+        self._observer.revoked([tp.partition for tp in revoked], lost=False)
+
+    def _lost(self, consumer: Consumer, lost: list[Any]) -> None:
+        self._delivery.give_up()
+        self.held, self._parked = {}, {}
+        consumer.unassign()
+        self._observer.revoked([tp.partition for tp in lost], lost=True)
+
+    def note(self, offsets: dict[int, int] | None) -> None:
+        """Note acknowledged offsets."""
+        for number, offset in (offsets or {}).items():
+            if number in self.held:
+                self.held[number].committed = offset
+
+    def _fresh(self, number: int) -> Partition:
+        return Partition(number, self._make_windows())
+
+    def _plan(self, partitions: list[Partition]) -> None:
+        """Step 2: ask broker and store; a store that does not answer leaves the partition waiting at C."""
+        try:
+            committed = self._consumer.committed(
+                [TopicPartition(self._topic, p.number) for p in partitions], timeout=BROKER_SECS
+            )
+        except KafkaException as error:
+            raise BrokerSilent(f"the committed offsets cannot be read: {error.args[0].str()}") from error
+        for partition, tp in zip(partitions, committed, strict=True):
+            if tp.error is not None:
+                raise BrokerSilent(f"the committed offset of partition {tp.partition} cannot be read: {tp.error}")
+            self._plan_one(partition, tp.offset if tp.offset >= 0 else None, tp.metadata or "")
+
+    def _plan_one(self, partition: Partition, committed: int | None, metadata: str) -> None:
+        number = partition.number
+        if partition.phase is Phase.LIVE and committed == partition.position:
+            partition.held_back = []
+            self._observer.live(number)
+            return
+        partition.phase, partition.windows, partition.unwritten = Phase.WAITING, self._make_windows(), None
+        try:
+            log_start, log_end = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, number), timeout=BROKER_SECS
+            )
+        except KafkaException as error:
+            raise BrokerSilent(f"the log's ends cannot be read: {error.args[0].str()}") from error
+        coverage = Coverage.parse(metadata)
+        partition.position = committed if committed is not None else log_start
+        if not self._breaker.allows():
+            return
+        try:
+            watermark = self._store.watermark(number)
+            if committed is not None:  # else both have expired, which must not pass for a first start
+                watermark = self._trusted(number, watermark)
+            facts = Facts(
+                self._topic,
+                number,
+                log_start,
+                log_end,
+                committed,
+                None if watermark is None else watermark.offset,
+                coverage.covered_from(self._retention_ms),
+            )
+            chosen = plan(facts, self._start, self._choice)
+            if chosen.begin and chosen.commit:
+                coverage = Coverage.begun(chosen.live_from, self._retention_ms)
+            commit_first = chosen.commit
+            if chosen.commit and watermark is None:
+                # Before W: a watermark without a committed offset would look like an offset that has expired.
+                self._commit({number: chosen.live_from}, {number: coverage.text()})
+                commit_first = False
+            if chosen.begin:
+                watermark = self._store.begin(number, chosen.replay_from)
+                self._distrusted.discard(number)
+        except StoreUnavailable as error:
+            self._breaker.failed(str(error))
+            return
+        self._breaker.succeeded()
+        partition.watermark = watermark
+        partition.coverage = coverage
+        partition.held_back = []
+        partition.position, partition.live_from = chosen.replay_from, chosen.live_from
+        partition.committed = chosen.live_from
+        partition.decided_ahead = chosen.decided_ahead
+        partition.commit_first = commit_first
+        self._observer.recovering(
+            number, replay_from=chosen.replay_from, live_from=chosen.live_from, reason=chosen.reason
+        )
+        partition.phase = Phase.REPLAYING
+        partition.advance(chosen.replay_from, self._observer)
+
+    def _trusted(self, number: int, watermark: Watermark | None) -> Watermark | None:
+        """Take W as it is unless nobody wrote it for so long that the store may have expired users it vouches for."""
+        if number in self._distrusted:
+            return None
+        if watermark is None or self._now_ms() - watermark.written_at_ms <= self._vouches_ms:
+            return watermark
+        return None
+
+    def _seek(self, partition: Partition) -> None:
+        if partition.phase is not Phase.WAITING:
+            try:
+                self._consumer.seek(TopicPartition(self._topic, partition.number, partition.position))
+            except KafkaException as error:
+                raise BrokerSilent(f"offset {partition.position} cannot be sought: {error.args[0].str()}") from error
+            self._commit_first()
+        self._set_intake([partition])
+
+    def _set_intake(self, partitions: list[Partition]) -> None:
+        """Begin with intake, or not: what the client was told to pause stays paused through rebalances and seeks."""
+        for partition in partitions:
+            partition.paused = False
+        waiting = [p for p in partitions if p.phase is Phase.WAITING]
+        ready = [p for p in partitions if p.phase is not Phase.WAITING]
+        self.pause(waiting, "the store is not available")
+        if self.full:
+            self.pause(ready, "too much is unwritten")
+        elif ready:
+            self._consumer.resume([TopicPartition(self._topic, p.number) for p in ready])
+
+    def _commit_first(self) -> None:
+        """The very first start says explicitly where it begins, and commits that at once."""
+        first = [p for p in self.held.values() if p.commit_first]
+        if not first:
+            return
+        self._commit({p.number: p.live_from for p in first}, {p.number: p.coverage.text() for p in first})
+        for partition in first:
+            partition.commit_first = False
+
+    def _commit(self, offsets: dict[int, int], metadata: dict[int, str]) -> None:
+        places = [TopicPartition(self._topic, p, offset, metadata=metadata[p]) for p, offset in offsets.items()]
+        try:
+            self._consumer.commit(offsets=places, asynchronous=False)
+        except KafkaException as error:
+            raise BrokerSilent(f"the first offsets cannot be committed: {error.args[0].str()}") from error

@@ -1,0 +1,146 @@
+"""Stores what changed, behind the stream's back.
+
+Step 1  at a boundary (nothing in flight, all acknowledged) copy the users changed longest ago, a bounded slice
+Step 2  in a thread of its own: store them, higher applied offset wins
+Step 3  then, and only then, advance the watermark to the first offset not yet stored
+Step 4  back in the loop's thread: acknowledge the slice, so that its users may be evicted
+
+A slice whose write failed is written again as it is: a user's state at an offset never changes.
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+
+from state.errors import StoreRolledBack, StoreUnavailable
+from state.store import Row, Store, Watermark
+from stream.breaker import Breaker
+from stream.observer import Observer
+from stream.partition import Partition, Phase, Unwritten
+
+__all__ = ["Checkpointer"]
+
+SLICE_USERS = 4096  # copied within a few milliseconds at the boundary
+
+
+@dataclass(slots=True)
+class _Write:
+    partition: Partition
+    slice: Unwritten
+    future: Future[tuple[Watermark, float]]
+
+
+class Checkpointer:
+    """Owned by the loop's thread; only the writes run elsewhere. `clock` gives monotonic seconds."""
+
+    def __init__(
+        self, store: Store, observer: Observer, breaker: Breaker, clock: Callable[[], float], *, interval_secs: float
+    ) -> None:
+        self._store = store
+        self._observer = observer
+        self._breaker = breaker
+        self._clock = clock
+        self._interval = interval_secs
+        self._next_at = clock() + interval_secs
+        self._unfinished = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writes: list[_Write] = []
+
+    def due(self) -> bool:
+        """Whether a boundary is wanted: the interval has passed, or the last checkpoint has slices left."""
+        if self._writes or not self._breaker.allows():
+            return False
+        return self._unfinished or self._clock() >= self._next_at
+
+    def hurry(self) -> None:
+        """Want a boundary as soon as the store allows."""
+        self._next_at = self._clock()
+
+    def begin(self, partitions: Iterable[Partition]) -> None:
+        """Step 1, then hand over. Call only at a boundary."""
+        if self._clock() >= self._next_at:
+            self._next_at = self._clock() + self._interval
+        self._unfinished = False
+        for partition in partitions:
+            if partition.phase is Phase.WAITING or partition.watermark is None or not partition.behind:
+                continue
+            if partition.unwritten is None:
+                partition.unwritten = _copy(partition)
+            self._unfinished |= partition.unwritten.snapshot.boundary is not None
+            future = self._thread.submit(self._write, partition.number, partition.unwritten, partition.watermark)
+            self._writes.append(_Write(partition, partition.unwritten, future))
+
+    def collect(self) -> list[Partition]:
+        """Step 4 for every write that has ended; returns partitions whose store was rolled back."""
+        rolled_back: list[Partition] = []
+        pending: list[_Write] = []
+        for write in self._writes:
+            if not write.future.done():
+                pending.append(write)
+            elif self._settle(write):
+                rolled_back.append(write.partition)
+        self._writes = pending
+        return rolled_back
+
+    def wait(self, timeout_secs: float) -> list[Partition]:
+        """Wait for the writes under way, then collect."""
+        wait_for([w.future for w in self._writes], timeout=timeout_secs)
+        return self.collect()
+
+    def complete(self, partitions: list[Partition], timeout_secs: float) -> bool:
+        """At a boundary: store everything of these partitions, so that W = C. False if time or the store ran out."""
+        deadline = self._clock() + timeout_secs
+        self.wait(timeout_secs)
+        while any(p.behind for p in partitions if p.watermark is not None and p.phase is not Phase.WAITING):
+            left = deadline - self._clock()
+            if left <= 0 or self._writes or not self._breaker.allows():
+                return False
+            self.begin(partitions)
+            if self.wait(left):
+                return False
+        return True
+
+    def close(self) -> None:
+        """Let the write under way end."""
+        self._thread.shutdown(wait=True)
+
+    def _settle(self, write: _Write) -> bool:
+        error = write.future.exception()
+        if error is None:
+            self._breaker.succeeded()
+            if write.partition.unwritten is write.slice:  # else its memory was dropped meanwhile
+                watermark, secs = write.future.result()
+                write.partition.windows.stored(write.slice.snapshot)
+                write.partition.unwritten = None
+                write.partition.watermark = watermark
+                self._observer.checkpointed(
+                    write.partition.number, users=len(write.slice.snapshot.users), watermark=watermark.offset, secs=secs
+                )
+            return False
+        if isinstance(error, StoreUnavailable):
+            self._breaker.failed(str(error))
+            self._unfinished = True
+            return False
+        if isinstance(error, StoreRolledBack):
+            return write.partition.unwritten is write.slice
+        raise error
+
+    def _write(self, number: int, unwritten: Unwritten, known: Watermark) -> tuple[Watermark, float]:
+        started, snapshot = self._clock(), unwritten.snapshot
+        if snapshot.users:
+            rows = [
+                Row(user, applied, record, newest)
+                for user, applied, record, newest in zip(
+                    snapshot.users, snapshot.applied, snapshot.records, snapshot.newest_ms, strict=True
+                )
+            ]
+            self._store.save(number, rows)
+        self._observer.users_written()
+        watermark = self._store.advance(number, known, unwritten.target)
+        return watermark, self._clock() - started
+
+
+def _copy(partition: Partition) -> Unwritten:
+    snapshot = partition.windows.changed(SLICE_USERS)
+    return Unwritten(snapshot, partition.position if snapshot.boundary is None else snapshot.boundary)

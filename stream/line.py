@@ -1,0 +1,296 @@
+"""The straight line of one batch: decode, observe, score, decide, encode.
+
+State is observed per event and in order, so two payments of one user in one batch see each other; scoring is per batch.
+Nothing here waits for Kafka; the only wait is the batched read of users that are not in memory.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from state.errors import StoreUnavailable
+from state.windows import Flag
+from stream.codec import DeadLetter, DecisionEncoder, Decoded, Decoder
+from stream.delivery import Outgoing, Output
+from stream.errors import Oversized, StateAhead
+from stream.feature_log import FeatureLog
+from stream.observer import BatchReport
+from stream.partition import Partition, Phase
+
+__all__ = ["Judge", "Line", "Topics", "Verdicts"]
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Where output goes; no feature log where features is empty."""
+
+    decisions: str
+    dead_letters: str
+    features: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """scores: float32[n]; outcomes: uint8[n], indices into outcome_names; reasons by row, for those not approved."""
+
+    scores: F32
+    outcomes: U8
+    reasons: dict[int, Sequence[Any]]
+
+
+class Judge(Protocol):
+    """The ensemble and its policy, as app.py composes them."""
+
+    outcome_names: Sequence[str]
+
+    def judge(self, features: F32) -> Verdicts:
+        """Score and decide float32[n, k]."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """One partition's share of a batch; rows before `live` are replayed without output."""
+
+    partition: Partition
+    decoded: Decoded
+    dead: list[DeadLetter]
+    next_offset: int
+    live: int = 0
+    features: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    flags: U8 = field(default_factory=lambda: np.empty(0, np.uint8))
+
+
+class Line:
+    """Turns consumed records into output.
+
+    retention_ms: what the commit's coverage is measured against. load: brings unknown users of a partition into its
+    windows; StoreUnavailable puts the partition's share aside.
+    now_ms: epoch milliseconds for scored_at, the only wall clock here; it enters no state.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        judge: Judge,
+        encoder: DecisionEncoder,
+        feature_log: FeatureLog,
+        topics: Topics,
+        load: Callable[[Partition, list[bytes]], None],
+        now_ms: Callable[[], int],
+        *,
+        retention_ms: int,
+    ) -> None:
+        self._retention_ms = retention_ms
+        self._decoder = decoder
+        self._judge = judge
+        self._encoder = encoder
+        self._feature_log = feature_log
+        self._topics = topics
+        self._load = load
+        self._now_ms = now_ms
+        self._oversized: set[tuple[str, int, int]] = set()
+
+    def run(self, batch: dict[Partition, list[Any]]) -> tuple[Output, BatchReport, list[Partition]]:
+        """Return the output, a report, and the partitions that must wait for the store: nothing of theirs is done."""
+        report, output = BatchReport(), Output(self._topics.decisions)
+        clock = _Stages(report.stage_secs)
+        parts, waiting = [], []
+        for partition, records in batch.items():
+            part = self._decode(partition, records)
+            clock.lap("decode")
+            try:
+                self._observe(part)
+            except StoreUnavailable:
+                waiting.append(partition)
+            else:
+                parts.append(part)
+            clock.lap("windows")
+        for part in parts:
+            report.replayed += part.live
+            self._account(part, output, report)
+        live = [part for part in parts if part.live < len(part.decoded.users)]
+        if live:
+            features = live[0].features if len(live) == 1 else np.concatenate([part.features for part in live])
+            verdicts = self._judge.judge(features)
+            clock.lap("score")
+            self._encode(live, verdicts, output, report)
+            clock.lap("encode")
+        return output, report, waiting
+
+    def too_large(self, oversized: Sequence[Oversized]) -> None:
+        """Remember outputs the broker refused for their size, so that the next attempt writes something smaller."""
+        for found in oversized:
+            if found.kind == "features":
+                self._feature_log.halve()
+            else:
+                self._oversized.add((found.kind, found.partition, found.offset))
+
+    def _decode(self, partition: Partition, records: list[Any]) -> _Part:
+        decoded, dead = self._decoder.decode(partition.number, records)
+        part = _Part(partition, decoded, dead, records[-1].offset() + 1)
+        if partition.phase is Phase.REPLAYING:
+            part.live = int(np.searchsorted(decoded.events.offset, partition.live_from))
+            part.dead = [letter for letter in dead if letter.message.offset() >= partition.live_from]
+        return part
+
+    def _observe(self, part: _Part) -> None:
+        """Bring the part's users into memory, then let the windows see every event in order."""
+        windows, decoded = part.partition.windows, part.decoded
+        if not decoded.users:
+            return
+        slots = windows.find(decoded.users)
+        if slots.min() < 0:
+            self._load(part.partition, list(dict.fromkeys(decoded.users[i] for i in np.flatnonzero(slots < 0))))
+            slots = windows.find(decoded.users)
+        if part.live:
+            windows.replay(slots[: part.live], decoded.events[: part.live])
+        if part.live < len(decoded.users):
+            events = decoded.events[part.live :]
+            part.features, part.flags = windows.observe(slots[part.live :], events)
+            if (part.flags & Flag.SKIPPED).any():
+                _drop_decided(part)
+
+    def _account(self, part: _Part, output: Output, report: BatchReport) -> None:
+        """Count the part, queue its dead letters, and note how far it reaches."""
+        partition, number = part.partition, part.partition.number
+        if part.decoded.users:
+            partition.coverage.observe(part.next_offset, int(part.decoded.events.time_ms.max()), self._retention_ms)
+        if part.next_offset > partition.live_from:
+            output.offsets[number] = part.next_offset
+            output.metadata[number] = partition.coverage.text()
+        for letter in part.dead:
+            report.dead_letters[letter.error] = report.dead_letters.get(letter.error, 0) + 1
+            report.first_dead.setdefault(letter.error, (number, letter.message.offset(), letter.field))
+            output.rare.append(self._dead_letter(letter))
+
+    def _encode(self, live: list[_Part], verdicts: Verdicts, output: Output, report: BatchReport) -> None:
+        """Append decisions and feature records of every part; verdict rows follow the parts' order."""
+        at = 0
+        now_ms = self._now_ms()
+        timestamps: list[int] = []
+        for part in live:
+            decoded = tail(part.decoded, part.live)
+            n = len(decoded.users)
+            rows_of = slice(at, at + n)
+            reasons = {row - at: why for row, why in verdicts.reasons.items() if at <= row < at + n}
+            values = self._encoder.encode(
+                decoded, verdicts.scores[rows_of], verdicts.outcomes[rows_of], part.flags, reasons, now_ms
+            )
+            offsets = decoded.events.offset.tolist()
+            output.partitions += [decoded.partition] * n
+            output.keys += decoded.users
+            output.values += values
+            report.noted += [values[row] for row in reasons]
+            output.source_offsets += offsets
+            self._log_features(part, decoded, output)
+            timestamps += decoded.timestamps_ms
+            at += n
+        if self._oversized:
+            self._replace_oversized(live, output, report)
+        self._report(live, verdicts, now_ms, timestamps, report)
+
+    def _log_features(self, part: _Part, decoded: Decoded, output: Output) -> None:
+        if not self._topics.features:
+            return
+        events = decoded.events
+        for offset, record in self._feature_log.encode(
+            decoded.transaction_ids, decoded.partition, events.offset, events.time_ms, part.features
+        ):
+            output.rare.append(
+                Outgoing(
+                    self._topics.features, decoded.partition, None, record, (), "features", decoded.partition, offset
+                )
+            )
+
+    def _dead_letter(self, letter: DeadLetter) -> Outgoing:
+        message = letter.message
+        partition, offset = message.partition(), message.offset()
+        value, headers = message.value(), letter.headers()
+        if ("dead_letter", partition, offset) in self._oversized:
+            value, headers = None, [*headers, ("value.dropped", b"too large for the dead-letter topic")]
+        return Outgoing(self._topics.dead_letters, -1, message.key(), value, headers, "dead_letter", partition, offset)
+
+    def _replace_oversized(self, live: list[_Part], output: Output, report: BatchReport) -> None:
+        """Take decisions out that the broker refused for their size; a dead letter says so in their place."""
+        keep = [
+            i
+            for i, (p, o) in enumerate(zip(output.partitions, output.source_offsets, strict=True))
+            if ("decision", p, o) not in self._oversized
+        ]
+        if len(keep) == len(output.values):
+            return
+        sources = {(part.decoded.partition, m.offset()): m for part in live for m in part.decoded.messages}
+        for i in sorted(set(range(len(output.values))) - set(keep)):
+            message = sources[output.partitions[i], output.source_offsets[i]]
+            letter = DeadLetter(message, "too_large", "", "the decision is larger than the decisions topic allows")
+            output.rare.append(self._dead_letter(letter))
+            report.dead_letters[letter.error] = report.dead_letters.get(letter.error, 0) + 1
+        output.partitions = [output.partitions[i] for i in keep]
+        output.keys = [output.keys[i] for i in keep]
+        output.values = [output.values[i] for i in keep]
+        output.source_offsets = [output.source_offsets[i] for i in keep]
+
+    def _report(
+        self, live: list[_Part], verdicts: Verdicts, now_ms: int, timestamps: list[int], report: BatchReport
+    ) -> None:
+        report.events = len(timestamps)
+        report.latency_ms = now_ms - np.array(timestamps, np.float64)
+        counts = np.bincount(verdicts.outcomes, minlength=len(self._judge.outcome_names))
+        report.outcomes = dict(zip(self._judge.outcome_names, counts.tolist(), strict=True))
+        for flag in (Flag.LATE, Flag.DUPLICATE, Flag.CONFLICT, Flag.TRUNCATED):
+            count = sum(int(np.count_nonzero(part.flags & flag)) for part in live)
+            if count:
+                report.flags[str(flag.name).lower()] = count
+
+
+class _Stages:
+    """Adds the time since the last lap to a stage."""
+
+    def __init__(self, secs: dict[str, float]) -> None:
+        self._secs = secs
+        self._at = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = perf_counter()
+        self._secs[stage] = self._secs.get(stage, 0.0) + now - self._at
+        self._at = now
+
+
+def tail(decoded: Decoded, first: int) -> Decoded:
+    """Return the rows from `first` on."""
+    return pick(decoded, range(first, len(decoded.users)), slice(first, None)) if first else decoded
+
+
+def pick(decoded: Decoded, chosen: Sequence[int], selector: Any) -> Decoded:
+    """Return the chosen rows; selector names the same rows to NumPy (a slice, or int64 indices)."""
+    return Decoded(
+        partition=decoded.partition,
+        messages=[decoded.messages[i] for i in chosen],
+        users=[decoded.users[i] for i in chosen],
+        user_ids=[decoded.user_ids[i] for i in chosen],
+        transaction_ids=[decoded.transaction_ids[i] for i in chosen],
+        events=decoded.events[selector],
+        timestamps_ms=[decoded.timestamps_ms[i] for i in chosen],
+        event_times=[decoded.event_times[i] for i in chosen],
+        traceparents=[decoded.traceparents[i] for i in chosen],
+    )
+
+
+def _drop_decided(part: _Part) -> None:
+    """Leave out rows that stored users already hold; only right where a checkpoint outlived the committed offset."""
+    if not part.partition.decided_ahead:
+        raise StateAhead(
+            part.partition.number,
+            f"Stored users of partition {part.partition.number} hold events that were never committed: choose "
+            f"store.recovery = rebuild to replay the log.",
+        )
+    keep = np.flatnonzero((part.flags & Flag.SKIPPED) == 0)
+    part.decoded = pick(tail(part.decoded, part.live), keep.tolist(), keep)
+    part.live, part.features, part.flags = 0, part.features[keep], part.flags[keep]

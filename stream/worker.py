@@ -1,0 +1,344 @@
+"""The data plane's one visible loop.
+
+    consume → line (decode → observe → score → decide → encode) → send → commit
+                                                                    └ overlaps with the next batch's line
+
+Each turn
+    Step 1  consume what is there, waiting only for the first record
+    Step 2  run the line over it
+    Step 3  wait until the batch before is durable
+    Step 4  send this one
+    Step 5  at a boundary (Step 3 again) copy what changed for the checkpoint, when one is due
+Whatever goes wrong, memory is dropped, and the partition begins again at its committed offset: state is a pure function
+of the log.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from state.errors import StoreRolledBack, StoreUnavailable
+from state.store import Store
+from stream.assignment import Assignment
+from stream.breaker import Breaker
+from stream.checkpoint import Checkpointer
+from stream.delivery import Delivery
+from stream.errors import BatchAborted, BrokerSilent, FraudstreamError, ProducerFenced, StartupError, StateAhead
+from stream.line import Line
+from stream.observer import Observer
+from stream.partition import Partition, Phase
+
+__all__ = ["Limits", "Worker"]
+
+FENCED_PAUSE_SECS = 1.0  # lets a twin that fenced us finish joining before we decide whether we still have a place
+MEMORY_LOW = 0.9  # evict down to this share of the limit, so that not every turn evicts
+GAUGE_SECS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """max_batch records a turn; poll_secs to wait for the first; bytes of windows in memory and of unwritten changes.
+
+    max_aborts: batches aborted in a row before the worker gives up; something a restart or a person has to look at.
+    """
+
+    max_batch: int
+    poll_secs: float
+    memory_bytes: int
+    unwritten_bytes: int
+    max_aborts: int
+    shutdown_secs: float
+
+
+class Worker:
+    """Composed in app.py; runs until stop() is called from a signal handler or another thread."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topic: str,
+        assignment: Assignment,
+        delivery: Delivery,
+        store: Store,
+        checkpointer: Checkpointer,
+        breaker: Breaker,
+        observer: Observer,
+        limits: Limits,
+        clock: Callable[[], float],
+    ) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._assignment = assignment
+        self._delivery = delivery
+        self._store = store
+        self._checkpointer = checkpointer
+        self._breaker = breaker
+        self._observer = observer
+        self._limits = limits
+        self._clock = clock
+        self._stop = threading.Event()
+        self._line: Line | None = None
+        self._fences = 0
+        self._aborts = 0
+        self._gauges_at = 0.0
+
+    def stop(self) -> None:
+        """Finish the batch, commit, checkpoint, leave."""
+        self._stop.set()
+
+    def run(self, line: Line) -> None:
+        """Run until stopped; raises FraudstreamError or StateError when it cannot go on."""
+        self._line = line
+        self._assignment.join()
+        try:
+            while not self._stop.is_set():
+                self._turn(line)
+                self._observer.turned()
+            self._drain()
+        finally:
+            self._leave()
+
+    def load(self, partition: Partition, users: list[bytes]) -> None:
+        """Bring unknown users into memory with one batched read, which also proves the store was not put back."""
+        if not self._breaker.allows():
+            raise StoreUnavailable("the store failed a moment ago")
+        started = perf_counter()
+        try:
+            loaded = self._store.load(partition.number, users)
+        except StoreUnavailable as error:
+            self._breaker.failed(str(error))
+            raise
+        self._breaker.succeeded()
+        partition.windows.add(users, loaded.records, [self._store.key(partition.number, user) for user in users])
+        if partition.phase is Phase.REPLAYING:
+            self._check_applied(partition, users, loaded.records)
+        self._observer.loaded(len(users), perf_counter() - started)
+
+    def _turn(self, line: Line) -> None:
+        try:
+            # Step 1
+            started = perf_counter()
+            batch = self._batch(self._consume())
+            consumed = perf_counter()
+            if batch:
+                # Step 2
+                output, report, waiting = line.run(batch)
+                self._processed(batch, waiting)
+                # Steps 3 and 4
+                self._finish()
+                if output.offsets:
+                    self._delivery.send(output, self._assignment.group)
+                report.stage_secs["consume"] = consumed - started
+                self._observer.batch(report)
+                for value in report.noted:
+                    self._observer.decision(value)
+            else:
+                self._finish()
+            # Step 5
+            self._tend()
+        except BatchAborted as aborted:
+            line.too_large(aborted.oversized)
+            self._aborts += 1
+            if self._aborts > self._limits.max_aborts:
+                raise
+            if aborted.oversized:
+                # The broker counts the refused records in their sequence, so this producer's next batch would fail too.
+                self._delivery.renew()
+            self._begin_again()
+        except StoreRolledBack:
+            self._begin_again()
+        except StateAhead as ahead:
+            self._assignment.distrust(ahead)
+            self._begin_again()
+        except BrokerSilent as silent:
+            self._observer.aborted(str(silent))
+            self._delivery.give_up()
+            self._assignment.rejoin()
+        except ProducerFenced as fenced:
+            self._rejoin(fenced)
+
+    def _consume(self) -> list[Any]:
+        """Wait for the first record, then take what is there; consume(n, t) alone waits out t for the n-th."""
+        try:
+            records: list[Any] = self._consumer.consume(1, self._limits.poll_secs)
+            if records:
+                records += self._consumer.consume(self._limits.max_batch - 1, 0)
+        except KafkaException as error:
+            raise self._fatal(error.args[0]) from error
+        return records
+
+    def _batch(self, records: list[Any]) -> dict[Partition, list[Any]]:
+        """Sort records by partition; drop those of partitions that are not held (any more) or have no plan yet."""
+        held = self._assignment.held
+        by_number: dict[int, list[Any]] = {
+            number: p.held_back for number, p in held.items() if p.held_back and self._breaker.allows()
+        }
+        for record in records:
+            if record.error() is not None:
+                self._event(record)
+                continue
+            number = record.partition()
+            share = by_number.get(number)
+            if share is not None:
+                share.append(record)
+                continue
+            partition = held.get(number)
+            if partition is None or partition.phase is Phase.WAITING or record.offset() < partition.position:
+                continue
+            share = by_number[number] = partition.held_back
+            share.append(record)
+        return {held[number]: share for number, share in by_number.items()}
+
+    def _processed(self, batch: dict[Partition, list[Any]], waiting: list[Partition]) -> None:
+        """Move positions on; partitions that wait for the store keep their records and are paused."""
+        for partition, records in batch.items():
+            if partition in waiting:
+                if not partition.paused:
+                    partition.paused = True
+                    self._assignment.pause([partition], "unknown users, and the store is not available")
+                partition.held_back = records
+                continue
+            partition.held_back = []
+            partition.advance(records[-1].offset() + 1, self._observer)
+            if partition.paused:
+                partition.paused = False
+                if not self._assignment.full:
+                    self._assignment.resume([partition])
+
+    def _finish(self) -> None:
+        offsets = self._delivery.finish()
+        if offsets:
+            self._fences = self._aborts = 0
+            self._assignment.note(offsets)
+
+    def _tend(self) -> None:
+        """Step 5, and everything that is not per batch."""
+        self._pass_gaps()
+        for partition in self._checkpointer.collect():
+            if self._assignment.held.get(partition.number) is partition:
+                self._finish()
+                self._assignment.recover([partition])
+        if self._checkpointer.due():
+            self._finish()
+            self._checkpointer.begin(self._assignment.held.values())
+        self._assignment.retry_waiting()
+        self._bound_memory()
+        if self._clock() >= self._gauges_at:
+            self._gauges_at = self._clock() + GAUGE_SECS
+            self._gauge()
+
+    def _pass_gaps(self) -> None:
+        """End replays where only transaction markers lie between the last record and C."""
+        replaying = [p for p in self._assignment.held.values() if p.phase is Phase.REPLAYING and not p.held_back]
+        for partition, position in zip(replaying, self._positions(replaying), strict=True):
+            if position >= partition.live_from:
+                partition.advance(partition.live_from, self._observer)
+
+    def _positions(self, partitions: list[Partition]) -> list[int]:
+        """Return the offset after the last consumed record and the markers behind it; negative after a seek."""
+        if not partitions:
+            return []
+        found = self._consumer.position([TopicPartition(self._topic, p.number) for p in partitions])
+        return [tp.offset for tp in found]
+
+    def _bound_memory(self) -> None:
+        """Evict idle users above the limit; pause all intake while too much is unwritten."""
+        held = self._assignment.held.values()
+        unwritten = sum(p.windows.unwritten_bytes for p in held)
+        if unwritten > self._limits.unwritten_bytes and not self._assignment.full:
+            self._assignment.full = True
+            self._checkpointer.hurry()
+            self._assignment.pause([p for p in held if not p.waits], "too much is unwritten")
+        elif self._assignment.full and unwritten <= self._limits.unwritten_bytes // 2:
+            self._assignment.full = False
+            self._assignment.resume([p for p in held if not p.waits])
+        used = sum(p.windows.bytes for p in held)
+        if used <= self._limits.memory_bytes:
+            return
+        evicted = sum(
+            p.windows.evict(int(p.windows.bytes * MEMORY_LOW * self._limits.memory_bytes / used)) for p in held
+        )
+        self._observer.evicted(evicted)
+        if not evicted:
+            self._checkpointer.hurry()
+
+    def _gauge(self) -> None:
+        partitions = list(self._assignment.held.values())
+        for p, position in zip(partitions, self._positions(partitions), strict=True):
+            _, log_end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, p.number), cached=True)
+            # Behind the last record may lie transaction markers, which the position has passed: they are no lag.
+            self._observer.position(p.number, committed=p.committed, lag=max(0, log_end - max(position, p.committed)))
+            w = p.windows
+            self._observer.memory(
+                p.number, users=w.users, size_bytes=w.bytes, events=w.events, unwritten=w.changed_users
+            )
+
+    def _begin_again(self) -> None:
+        """Abort what is in flight and recover every partition from its committed offset."""
+        self._delivery.give_up()
+        try:
+            self._delivery.ready()
+            self._assignment.recover(list(self._assignment.held.values()))
+        except BrokerSilent:
+            self._assignment.rejoin()
+
+    def _rejoin(self, fenced: ProducerFenced) -> None:
+        """Rejoin, then take a new producer; a second fence in a row means a twin lives, and this process gives way."""
+        self._fences += 1
+        self._observer.aborted(str(fenced))
+        if self._fences > 1:
+            raise fenced
+        self._delivery.give_up()
+        self._delivery.renew()
+        self._stop.wait(FENCED_PAUSE_SECS * (0.5 + random.random()))
+        self._assignment.rejoin()
+
+    def _event(self, record: Any) -> None:
+        """Handle what librdkafka says in place of a record."""
+        error = record.error()
+        code = error.code()
+        if code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 (the client's public name for it)
+            raise BatchAborted(f"offset {record.offset()} of partition {record.partition()} is not in the log")
+        if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+            raise StartupError(f"The broker denies access: {error.str()}; grant this user Read on topic and group.")
+        if error.fatal():
+            raise self._fatal(error)
+
+    def _fatal(self, error: KafkaError) -> FraudstreamError:
+        if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):  # noqa: SLF001
+            return FraudstreamError(
+                "Another worker joined with the same kafka.instance_id, so this one gives way; give each its own."
+            )
+        return FraudstreamError(f"The consumer cannot go on: {error.str()}.")
+
+    def _check_applied(self, partition: Partition, users: list[bytes], records: list[bytes | None]) -> None:
+        for user, record in zip(users, records, strict=True):
+            applied = partition.windows.applied_offset(user) if record is not None else None
+            if applied is not None and applied >= partition.live_from:
+                raise StateAhead(
+                    partition.number,
+                    f"A stored user of partition {partition.number} stands at {applied}, ahead of the committed offset "
+                    f"{partition.live_from}: choose store.recovery = rebuild to replay the log.",
+                )
+
+    def _drain(self) -> None:
+        """Finish the batch in flight and store what is unwritten, so that W = C; within the deadline."""
+        try:
+            self._finish()
+        except (BatchAborted, ProducerFenced):
+            return  # nothing of it was committed, so nothing of it may be stored; who starts next recovers
+        self._checkpointer.complete(list(self._assignment.held.values()), self._limits.shutdown_secs)
+
+    def _leave(self) -> None:
+        self._assignment.leaving = True
+        self._delivery.give_up()
+        self._consumer.close()
+        self._delivery.close()
+        self._checkpointer.close()
+        self._store.close()
+        self._observer.stopped()

@@ -1,0 +1,79 @@
+"""What the transport alone costs: consume → produce of the bytes the worker writes, with its clients and delivery.
+
+    python tests/bench/null_pipeline.py '{"kafka.group": "g", ...}' DECISION_BYTES FEATURE_BYTES_A_ROW
+
+Same partitions, client settings, delivery mode and batch sizes as the worker, the same overlap of commit and next
+batch; nothing is decoded, kept, scored or encoded.
+"""
+
+import json
+import signal
+import sys
+import threading
+
+from confluent_kafka import Consumer, Producer
+from line_process import Teller
+
+from stream.clients import consumer_config, producer_config
+from stream.delivery import AtLeastOnce, ExactlyOnce, Outgoing, Output
+from stream.observer import BatchReport
+from stream.settings import load_settings
+
+
+def main() -> None:
+    settings = load_settings(None, {}, json.loads(sys.argv[1]))
+    decision, row_bytes = b"x" * int(sys.argv[2]), int(sys.argv[3])
+    teller, stop = Teller(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    consumer = Consumer(consumer_config(settings))
+    exactly_once = settings.kafka.delivery == "exactly_once"
+
+    def make(report):
+        config = producer_config(settings, transactional=exactly_once)
+        return Producer({**config, "on_delivery": report, "delivery.report.only.error": True})
+
+    topics = settings.topics
+    if exactly_once:
+        delivery = ExactlyOnce(make, topics.transactions, teller)
+    else:
+        delivery = AtLeastOnce(make, topics.transactions, teller, consumer)
+    delivery.ready()
+    group = []
+
+    def assigned(client, partitions):
+        for partition in partitions:
+            partition.offset = 0
+        client.assign(partitions)
+        group[:] = [client.consumer_group_metadata()]
+        teller.assigned([p.partition for p in partitions])
+
+    consumer.subscribe([topics.transactions], on_assign=assigned)
+    while not stop.is_set():
+        records = consumer.consume(1, settings.worker.poll_timeout_ms / 1000)
+        if not records:
+            delivery.finish()
+            continue
+        records += consumer.consume(settings.worker.max_batch - 1, 0)
+        output = Output(topics.decisions)
+        rows: dict[int, int] = {}
+        for record in records:
+            number = record.partition()
+            output.partitions.append(number)
+            output.keys.append(record.key())
+            output.values.append(decision)
+            output.source_offsets.append(record.offset())
+            output.offsets[number] = record.offset() + 1
+            rows[number] = rows.get(number, 0) + 1
+        for number, count in rows.items():
+            value = b"x" * (row_bytes * count)
+            output.rare.append(Outgoing(topics.features, number, None, value, (), "features", number, 0))
+        delivery.finish()
+        delivery.send(output, group[0])
+        teller.batch(BatchReport(events=len(records)))
+    delivery.finish()
+    consumer.close()
+    delivery.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Waits until a group has committed all of a topic."""
+
+import threading
+import time
+from collections.abc import Sequence
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from kafka_topics import Topics
+from worker_process import WorkerProcess
+
+
+def committed(topics: Topics, group: str, topic: str) -> dict[int, int]:
+    """Return the committed offset of each partition that has one."""
+    request = [ConsumerGroupTopicPartitions(group)]
+    try:
+        found = topics.admin.list_consumer_group_offsets(request, require_stable=False)[group].result(20)
+    except KafkaException:
+        return {}
+    return {tp.partition: tp.offset for tp in found.topic_partitions if tp.topic == topic and tp.offset >= 0}
+
+
+def wait_until_committed(
+    topics: Topics, group: str, topic: str, workers: Sequence[WorkerProcess], timeout_secs: float = 120
+) -> None:
+    """Wait until every record that is in the topic now is committed; a worker that ends meanwhile is an error."""
+    wanted = last_records(topics, topic)
+    deadline = time.monotonic() + timeout_secs
+    tick = threading.Event()
+    while True:
+        found = committed(topics, group, topic)
+        if all(found.get(partition, 0) >= end for partition, end in wanted.items()):
+            return
+        for worker in workers:
+            assert worker.alive, f"a worker ended ({worker.process.returncode}):\n{worker.errors[-3000:]}"
+        assert time.monotonic() < deadline, (
+            f"{group} stands at {found}, not {wanted}, after {timeout_secs} s; "
+            f"{[w.events[-3:] for w in workers]}; {[w.errors[-2000:] for w in workers]}"
+        )
+        tick.wait(0.05)
+
+
+def last_records(topics: Topics, topic: str) -> dict[int, int]:
+    """Return the offset after each partition's last record; transaction markers behind it are never consumed."""
+    consumer = Consumer({"bootstrap.servers": topics.bootstrap, "group.id": "ends", "enable.auto.commit": False})
+    try:
+        ends = {p: end for p, end in topics.ends(topic).items() if end}
+        found = {}
+        for partition, end in ends.items():
+            consumer.assign([TopicPartition(topic, partition, max(0, end - 3))])
+            last = 0
+            while True:
+                record = consumer.poll(2.0)
+                if record is None:
+                    break
+                if record.error() is None:
+                    last = record.offset() + 1
+                if last >= end:
+                    break
+            found[partition] = last
+        return found
+    finally:
+        consumer.close()

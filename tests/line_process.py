@@ -1,0 +1,94 @@
+"""A worker in a process of its own, as the command starts it, that can be told to kill itself at a named point.
+
+    python tests/line_process.py '{"kafka.group": "g", ...}' [POINT:COUNT[:STOP]]
+
+POINT is a hook of the observer: produced, offsets_sent, committing, users_written, ... The process is killed (SIGKILL,
+nothing is cleaned up), or suspended (SIGSTOP), when the hook is reached for the COUNT-th time. A line on standard output tells when a partition
+goes live and when the first batch is committed.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+
+from stream.app import compose
+from stream.observer import Observer, Observers
+from stream.settings import load_settings
+
+
+class Killer(Observer):
+    """Kills (or suspends) its own process at the count-th call of one hook."""
+
+    def __init__(self, point: str, count: int, number: signal.Signals = signal.SIGKILL) -> None:
+        self._left = count
+        self._signal = number
+        setattr(self, point, self._reached)
+
+    def _reached(self, *_args: object, **_kwargs: object) -> None:
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), self._signal)
+
+
+class Teller(Observer):
+    """Says on standard output how far the worker is."""
+
+    def assigned(self, partitions):
+        self._say("assigned", partitions)
+
+    def revoked(self, partitions, *, lost):
+        self._say("lost" if lost else "revoked", partitions)
+
+    def recovering(self, partition, *, replay_from, live_from, reason):
+        self._say("recovering", [partition, replay_from, live_from, reason])
+
+    def live(self, partition):
+        self._say("live", partition)
+
+    def batch(self, report):
+        if report.events:
+            self._say("batch", report.events)
+
+    def committing(self):
+        self._say("committing", None)
+
+    def committed(self, secs):
+        self._say("committed", round(secs, 6))
+
+    def aborted(self, reason):
+        self._say("aborted", reason)
+
+    def store_failed(self, sentence):
+        self._say("store_failed", sentence)
+
+    def checkpointed(self, partition, *, users, watermark, secs):
+        self._say("checkpointed", [partition, users, watermark])
+
+    def paused(self, partitions, reason):
+        self._say("paused", [partitions, reason])
+
+    def resumed(self, partitions):
+        self._say("resumed", partitions)
+
+    def _say(self, event, value):
+        line = json.dumps([round(time.time(), 4), event, value]) + "\n"
+        os.write(sys.stdout.fileno(), line.encode())  # one call: several threads speak
+
+
+def main() -> None:
+    settings = load_settings(None, {}, json.loads(sys.argv[1]))
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    observers: list[Observer] = [Teller()]
+    if len(sys.argv) > 2:
+        point, count, *how = sys.argv[2].split(":")
+        observers.append(Killer(point, int(count), signal.SIGSTOP if how == ["STOP"] else signal.SIGKILL))
+    app = compose(settings, Observers(*observers))
+    signal.signal(signal.SIGTERM, lambda *_: app.stop())
+    app.run()
+
+
+if __name__ == "__main__":
+    main()

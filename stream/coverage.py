@@ -15,10 +15,15 @@ MAX_SAMPLES = 40
 
 @dataclass
 class Coverage:
-    """Samples of one partition, oldest first: everything before `offset` has an event time <= `newest_ms`."""
+    """Samples of one partition, oldest first: all that counts before `offset` has an event time <= `newest_ms`."""
 
     samples: list[tuple[int, int]] = field(default_factory=list)
     newest_ms: int | None = None
+
+    @classmethod
+    def begun(cls, offset: int, retention_ms: int) -> "Coverage":
+        """State begins at this offset: whatever lies before it is in no window, however new."""
+        return cls([(offset, 0)], retention_ms)
 
     def observe(self, next_offset: int, newest_ms: int, retention_ms: int) -> None:
         """Note that the records below next_offset have event times up to newest_ms (of these and all before)."""

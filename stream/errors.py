@@ -5,6 +5,7 @@ FraudstreamError                 the command ends with exit code 1 and this sent
 │   └── SettingsError            a setting is unknown, of the wrong type, or out of range
 ├── StartupError                 the surroundings do not fit (topic, rights, bundle): mend them, start again
 ├── RecoveryError                state and log do not fit together: the operator chooses how to go on
+│   └── StateAhead               stored users hold what was never committed: seen only when they are loaded
 └── DeliveryError
     ├── BatchAborted             nothing of this batch was written: recover from the committed offset
     ├── BrokerSilent             the broker does not answer: give everything back and join again
@@ -23,6 +24,7 @@ __all__ = [
     "RecoveryError",
     "SettingsError",
     "StartupError",
+    "StateAhead",
     "UsageError",
 ]
 
@@ -49,6 +51,14 @@ class StartupError(FraudstreamError):
 
 class RecoveryError(FraudstreamError):
     """State and log do not fit together; `store.recovery` or --recovery says how to go on."""
+
+
+class StateAhead(RecoveryError):
+    """Stored users of a partition hold events at or after the committed offset."""
+
+    def __init__(self, partition: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.partition = partition
 
 
 class DeliveryError(FraudstreamError):

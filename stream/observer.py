@@ -20,6 +20,7 @@ class BatchReport:
     stage_secs: seconds spent per stage (consume, decode, windows, score, decide, encode, produce).
     dead_letters and outcomes count by error class and by outcome.
     first_dead: the first dead letter of each error class, as (partition, offset, field at fault).
+    noted: the decisions that were not approvals, as encoded.
     """
 
     events: int = 0
@@ -27,9 +28,10 @@ class BatchReport:
     latency_ms: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     stage_secs: dict[str, float] = field(default_factory=dict)
     dead_letters: dict[str, int] = field(default_factory=dict)
-    first_dead: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    first_dead: dict[str, tuple[int, int | None, str]] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     flags: dict[str, int] = field(default_factory=dict)
+    noted: list[bytes] = field(default_factory=list)
 
 
 class Observer:

@@ -43,7 +43,7 @@ def test_records_are_split_by_bytes_and_each_names_its_first_row():
     assert all(len(record) <= 10_000 + 2_000 for _, record in records)  # the schema comes on top
     read = [read_feature_log(record) for _, record in records]
     assert [t.column("offset")[0].as_py() for t in read] == [first for first, _ in records]
-    assert sum((t.column("offset").to_pylist() for t in read), []) == offsets.tolist()
+    assert [offset for t in read for offset in t.column("offset").to_pylist()] == offsets.tolist()
 
 
 def test_halving_goes_down_to_one_row():

@@ -1,0 +1,169 @@
+"""Transactions in: the bytes of one partition's records become columns, or dead letters. Nothing is raised.
+
+A whole batch is read at once, each step over a column; whatever breaks a rule is set aside and explained one by one
+afterwards, so that good records do not pay for bad ones.
+
+Duplicate names in one JSON object: the last one counts. Unknown fields are ignored, whatever they hold. An optional
+field that is null or empty is missing. An id may be a text or a 64-bit integer; 42 and "42" are the same id.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import compress
+from typing import Any, Final, cast
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from state.events import TRANSACTION_SEED, Events, hash_field
+from stream.deadletter import DeadLetter, MessageLike
+from stream.decision import DecisionEncoder
+from stream.diagnosis import LATEST_EVENT_TIME_MS, Diagnosis
+from stream.mapping import Limits, Mapping
+from stream.money import AmountReader
+from stream.times import TimeReader
+from stream.transaction import MAX_NESTING, Layout, nested_too_deeply, valid_traceparents
+
+__all__ = ["DeadLetter", "DecisionEncoder", "Decoded", "Decoder", "MessageLike"]
+
+# Values of a field repeat (countries, merchants, devices), so their hashes are remembered, this many of each.
+_HASHES_KEPT: Final = 1 << 16
+
+_hash_transaction = partial(xxhash.xxh3_64_intdigest, seed=TRANSACTION_SEED)
+
+
+@dataclass(slots=True)
+class Decoded:
+    """The transactions among one partition's records, in offset order; every column has one row for each."""
+
+    partition: int
+    messages: list[MessageLike]
+    users: list[bytes]
+    user_ids: list[str]
+    transaction_ids: list[str]
+    events: Events
+    timestamps_ms: list[int]
+    event_times: list[int]
+    traceparents: list[str | None]
+
+
+class Decoder:
+    """Decodes records by a mapping. One thread at a time may use it: it remembers hashes."""
+
+    def __init__(self, mapping: Mapping, limits: Limits | None = None) -> None:
+        self._limits = limits = limits or Limits()
+        layout = Layout(mapping, limits)
+        self._parse: Callable[[bytes], Any] = msgspec.json.Decoder(layout.type).decode
+        self._read = {ours: layout.column(ours) for ours in mapping.read}
+        self._times = TimeReader(mapping.event_time_unit, mapping.naive_time_zone)
+        self._amounts = AmountReader(mapping.base_currency, mapping.rates)
+        self._kept = [(self._read[ours], _Hashes(index)) for index, ours in enumerate(mapping.kept)]
+        self._diagnose = Diagnosis(mapping, limits, layout, self._times, self._amounts)
+
+    def decode(self, partition: int, messages: Sequence[MessageLike]) -> tuple[Decoded, list[DeadLetter]]:
+        """Return the transactions of one partition's records, and a dead letter for each other record, by offset."""
+        good, parsed, bad = self._parse_all(messages)
+        decoded, refused = self._columns(partition, good, parsed)
+        if refused.any():
+            keep = ~refused
+            bad += compress(good, refused)
+            good, parsed = list(compress(good, keep)), list(compress(parsed, keep))
+            decoded, _ = self._columns(partition, good, parsed)
+        dead = [self._diagnose(message) for message in bad]
+        dead.sort(key=_offset)
+        return decoded, dead
+
+    def _parse_all(self, messages: Sequence[MessageLike]) -> tuple[list[MessageLike], list[Any], list[MessageLike]]:
+        """Return the records that parse, what they hold, and the records that do not."""
+        try:
+            values: list[Any] = [message.value() for message in messages]
+            if self._plain(values):
+                return list(messages), list(map(self._parse, values)), []
+        except Exception:  # noqa: BLE001, S110 - some record is bad; the loop below finds which
+            pass
+        good, parsed, bad = [], [], []
+        for message in messages:
+            try:
+                parsed.append(self._parse_one(message.value()))
+                good.append(message)
+            except Exception:  # noqa: BLE001 - nothing that arrives may stop the stream
+                bad.append(message)
+        return good, parsed, bad
+
+    def _plain(self, values: Sequence[bytes]) -> bool:
+        """Tell whether no value needs a closer look before it is parsed."""
+        longest = max(map(len, values), default=0)
+        return (
+            longest <= self._limits.max_value_bytes
+            and all(map(bytes.isascii, values))
+            and (longest <= MAX_NESTING or not any(map(nested_too_deeply, values)))
+        )
+
+    def _parse_one(self, value: Any) -> Any:
+        if len(value) > self._limits.max_value_bytes or nested_too_deeply(value):
+            raise ValueError(value)
+        value.decode()  # the parser passes over bad UTF-8 in fields it does not read
+        return self._parse(value)
+
+    def _columns(
+        self, partition: int, messages: list[MessageLike], parsed: list[Any]
+    ) -> tuple[Decoded, NDArray[np.bool_]]:
+        """Return all rows as columns, and which of them break a rule: bool[n]."""
+        read, n = self._read, len(parsed)
+        user_ids = _texts(read["user_id"](parsed))
+        transaction_ids = _texts(read["transaction_id"](parsed))
+        users = list(map(str.encode, user_ids))
+        offsets = np.array([message.offset() for message in messages], np.int64)
+        timestamps_ms = [message.timestamp()[1] for message in messages]
+        time_ms = self._times.column(read["event_time"](parsed))
+        amount_minor, currency = self._amounts.column(read["amount"](parsed), read["currency"](parsed))
+        transaction = np.fromiter(map(_hash_transaction, map(str.encode, transaction_ids)), np.uint64, n)
+        transaction[transaction == 0] = 1
+        fields = np.empty((n, len(self._kept)), np.uint64)
+        for index, (column, hashes) in enumerate(self._kept):
+            fields[:, index] = np.fromiter(map(hashes.__getitem__, column(parsed)), np.uint64, n)
+        traceparents = valid_traceparents(read["traceparent"](parsed))
+
+        limits = self._limits
+        refused = (time_ms < limits.min_event_time_ms) | (time_ms >= LATEST_EVENT_TIME_MS)
+        refused |= time_ms - limits.max_ahead_ms > np.array(timestamps_ms, np.int64)
+        refused |= (amount_minor < limits.amount_min) | (amount_minor > limits.amount_max) | (currency == 0)
+        keys = [message.key() for message in messages]
+        if keys != users:
+            refused |= [key != user for key, user in zip(keys, users, strict=True)]
+        if "" in transaction_ids or "" in user_ids:
+            refused |= [not (one and other) for one, other in zip(transaction_ids, user_ids, strict=True)]
+
+        events = Events(time_ms, offsets, transaction, amount_minor, currency, fields)
+        event_times = time_ms.tolist()
+        return (
+            Decoded(
+                partition, messages, users, user_ids, transaction_ids, events, timestamps_ms, event_times, traceparents
+            ),
+            refused,
+        )
+
+
+class _Hashes(dict[str | int | None, int]):
+    """The hash of each value of one kept field; 0 where the field is missing."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self._index = index
+
+    def __missing__(self, value: str | int | None) -> int:
+        if len(self) >= _HASHES_KEPT:
+            self.clear()
+        self[value] = found = 0 if value is None or value == "" else hash_field(self._index, str(value))
+        return found
+
+
+def _texts(column: list[str | int]) -> list[str]:
+    return list(map(str, column)) if int in set(map(type, column)) else cast("list[str]", column)
+
+
+def _offset(letter: DeadLetter) -> int:
+    return letter.message.offset() or 0

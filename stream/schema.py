@@ -1,0 +1,142 @@
+"""Schemas of what is read and written, made from the types that read and write it.
+
+JSON Schema (2020-12) for transactions, decisions and the headers of dead letters; an AsyncAPI 3 document of the topics.
+"""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from stream.deadletter import DEAD_LETTER_HEADERS, ERRORS
+from stream.decision import Decision
+from stream.mapping import REQUIRED, Limits, Mapping
+from stream.sections import TopicSettings
+from stream.transaction import Layout
+
+__all__ = ["asyncapi", "dead_letter_headers_schema", "decision_schema", "transaction_schema", "write_schemas"]
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_COMPONENTS: Final = "#/components/schemas/{name}"
+_KEY: Final = {"kafka": {"key": {"type": "string", "description": "The user id, as UTF-8"}}}
+
+
+def transaction_schema(mapping: Mapping, limits: Limits) -> dict[str, Any]:
+    """Return the schema of a transaction under the user's own names.
+
+    Rules that need more than the document are not in it: the record's key, its timestamp, decimals by currency.
+    """
+    return {"$schema": _DIALECT, **_transaction(mapping, limits)}
+
+
+def decision_schema() -> dict[str, Any]:
+    """Return the schema of a decision."""
+    return {"$schema": _DIALECT, **msgspec.json.schema(Decision)}
+
+
+def dead_letter_headers_schema() -> dict[str, Any]:
+    """Return the schema of a dead letter's headers, read as an object of UTF-8 texts; its value is as received."""
+    return {"$schema": _DIALECT, **_headers()}
+
+
+def asyncapi(topics: TopicSettings, mapping: Mapping, limits: Limits) -> dict[str, Any]:
+    """Return the AsyncAPI 3 document of all topics, seen from the worker."""
+    _, decision = msgspec.json.schema_components([Decision], ref_template=_COMPONENTS)
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "fraudstream",
+            "version": version("fraudstream"),
+            "description": "Card transactions in, fraud decisions out.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            name: {"address": address, "messages": {name: {"$ref": f"#/components/messages/{name}"}}}
+            for name, address in _channels(topics).items()
+        },
+        "operations": {
+            f"{'read' if name == 'transactions' else 'write'}_{name}": {
+                "action": "receive" if name == "transactions" else "send",
+                "channel": {"$ref": f"#/channels/{name}"},
+                "messages": [{"$ref": f"#/channels/{name}/messages/{name}"}],
+            }
+            for name in _channels(topics)
+        },
+        "components": {
+            "messages": _messages(),
+            "schemas": {"Transaction": _transaction(mapping, limits), **decision, "DeadLetterHeaders": _headers()},
+        },
+    }
+
+
+def write_schemas(directory: Path, topics: TopicSettings, mapping: Mapping, limits: Limits) -> list[Path]:
+    """Write every schema and the AsyncAPI document into a directory, which is made; return their paths."""
+    documents = {
+        "transaction.schema.json": transaction_schema(mapping, limits),
+        "decision.schema.json": decision_schema(),
+        "dead_letter_headers.schema.json": dead_letter_headers_schema(),
+        "asyncapi.json": asyncapi(topics, mapping, limits),
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, document in documents.items():
+        text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        (directory / name).write_bytes(text)
+    return [directory / name for name in documents]
+
+
+def _channels(topics: TopicSettings) -> dict[str, str]:
+    return {name: getattr(topics, name) for name in ("transactions", "decisions", "features", "dead_letters")}
+
+
+def _messages() -> dict[str, Any]:
+    return {
+        "transactions": {
+            "summary": "One card transaction, keyed by user",
+            "payload": {"$ref": "#/components/schemas/Transaction"},
+            "bindings": _KEY,
+        },
+        "decisions": {
+            "summary": "One decision, on the same partition number as its transaction; no headers",
+            "payload": {"$ref": "#/components/schemas/Decision"},
+            "bindings": _KEY,
+        },
+        "features": {
+            "summary": "The vectors of one partition's share of a batch, as an Arrow IPC stream",
+            "contentType": "application/vnd.apache.arrow.stream",
+        },
+        "dead_letters": {
+            "summary": "A record that is no transaction: key and value as received, the reason in the headers",
+            "contentType": "application/octet-stream",
+            "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},
+        },
+    }
+
+
+def _transaction(mapping: Mapping, limits: Limits) -> dict[str, Any]:
+    """Inline the type's schema; a field with alternatives is required as one of them."""
+    _, components = msgspec.json.schema_components([Layout(mapping, limits).type])
+    schema: dict[str, Any] = components["Transaction"]
+    for theirs in schema.get("required", ()):
+        kind = schema["properties"][theirs]
+        for option in kind.get("anyOf", [kind]):
+            if option["type"] == "string":
+                option["minLength"] = 1
+    choices = [
+        {"anyOf": [{"required": [theirs]} for theirs in mapping.names(ours)]}
+        for ours in REQUIRED
+        if len(mapping.names(ours)) > 1 and ours not in mapping.defaults
+    ]
+    return {**schema, "allOf": choices} if choices else schema
+
+
+def _headers() -> dict[str, Any]:
+    properties: dict[str, dict[str, Any]] = {
+        name: {"type": "string", "description": meaning} for name, meaning in DEAD_LETTER_HEADERS.items()
+    }
+    properties["error"]["enum"] = list(ERRORS)
+    for name in ("source.partition", "source.offset", "source.timestamp"):
+        properties[name]["pattern"] = "^-?[0-9]+$"
+    return {"title": "DeadLetterHeaders", "type": "object", "properties": properties, "required": [*properties]}

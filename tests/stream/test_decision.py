@@ -1,0 +1,91 @@
+"""The decision encoder: what is written reads back as the same decision."""
+
+import hostile
+import msgspec
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from state.windows import Flag
+from stream.codec import Decoder
+from stream.decision import FLAG_NAMES, Decision, DecisionEncoder, Reason
+from stream.files import FileRecord
+from stream.mapping import Limits, Mapping
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+ENCODER = DecisionEncoder(["approve", "review", "decline"], "fraud-7", "onnx", "0123456789abcdef")
+
+
+def decoded(*changes: dict):
+    rows = [
+        {"transaction_id": f"t-{i}", "user_id": 'u"\\é😀', "amount": 1, "currency": "EUR",
+         "event_time": "2023-11-14T22:13:20.123Z", **change}
+        for i, change in enumerate(changes)
+    ]  # fmt: skip
+    records = [
+        FileRecord(str(row["user_id"]).encode(), orjson.dumps(row), 40 + i, hostile.NOW_MS + 500, "", 3)
+        for i, row in enumerate(rows)
+    ]
+    batch, dead = Decoder(Mapping(), Limits()).decode(3, records)
+    assert not dead
+    return batch
+
+
+def encode(batch, scores, outcomes, flags, reasons):
+    columns = (np.array(scores, np.float32), np.array(outcomes, np.uint8), np.array(flags, np.uint8))
+    return ENCODER.encode(batch, *columns, reasons, 1_700_000_001_000)
+
+
+def test_a_decision_says_all_that_is_known_of_its_transaction():
+    why = Reason("count_1h", 1.25, "9 payments in the last hour")
+    first, second = encode(decoded({"traceparent": TRACE}, {}), [0.25, 0.9], [0, 2], [0, 5], {1: [why]})
+    assert orjson.loads(first) == {
+        "transaction_id": "t-0",
+        "user_id": 'u"\\é😀',
+        "decision": "approve",
+        "score": 0.25,
+        "model": "fraud-7",
+        "engine": "onnx",
+        "feature_set": "0123456789abcdef",
+        "reasons": [],
+        "flags": [],
+        "event_time": 1_700_000_000_123,
+        "scored_at": 1_700_000_001_000,
+        "partition": 3,
+        "offset": 40,
+        "traceparent": TRACE,
+    }
+    read = msgspec.json.decode(second, type=Decision)
+    assert (read.decision, read.flags, read.reasons, read.offset) == ("decline", ["late", "conflict"], [why], 41)
+    assert b"traceparent" not in second
+
+
+def test_reasons_may_be_plain_mappings():
+    (value,) = encode(decoded({}), [0.9], [1], [0], {0: [{"feature": "f", "contribution": 0.5, "text": "t"}]})
+    assert msgspec.json.decode(value, type=Decision).reasons == [Reason("f", 0.5, "t")]
+
+
+def test_no_rows_give_no_decisions():
+    assert encode(decoded(), [], [], [], {}) == []
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20))
+def test_a_score_reads_back_as_the_same_float32_and_is_written_no_longer_than_that_takes(scores):
+    values = encode(decoded(*[{}] * len(scores)), scores, [0] * len(scores), [0] * len(scores), {})
+    for score, value in zip(scores, values, strict=True):
+        written = orjson.loads(value)["score"]
+        assert np.float32(written) == np.float32(score)
+        assert len(repr(written)) <= 13
+
+
+def test_flag_names_stand_for_the_bits_that_the_windows_set():
+    assert {name: 1 << bit for bit, name in enumerate(FLAG_NAMES)} == {
+        str(flag.name).lower(): flag.value for flag in Flag if flag is not Flag.SKIPPED
+    }
+
+
+def test_what_cannot_be_written_is_a_bug_and_raises():
+    with pytest.raises(TypeError):
+        encode(decoded({}), [0.5], [0], [0], {0: [object()]})

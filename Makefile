@@ -20,6 +20,7 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -c 'from state.windows import warm; warm()'  # compile the kernels once, not at the first event
 	@touch $@
 
 demo: $(READY)
@@ -34,7 +35,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 bench: $(READY)
-	$(BIN)/python -m tests.bench
+	PYTHONPATH=.:tests:tests/bench $(BIN)/python tests/bench/all.py
 
 chaos: $(READY)
 	$(BIN)/python -m pytest -m chaos --chaos-kills 100 --chaos-events 1000000 tests/stream

@@ -1,22 +1,24 @@
 """Puts state, models and stream together; the one place that knows all three."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from confluent_kafka import Consumer, Producer
 
 from models.bundle import Bundle, open_bundle
 from models.ensemble import load_engine
 from models.reasons import Explainer
-from state.features import FeatureSet, StateSpec, default_feature_set, parse_feature_set
+from state.features import FeatureSet, StateSpec, parse_feature_set
 from state.memory_store import MemoryStore
 from state.redis_store import RedisStore
 from state.sqlite_store import SqliteStore
 from state.store import Namespace, Store
-from state.windows import Windows
+from state.windows import Windows, warm
 from stream.assignment import Assignment
 from stream.breaker import Breaker
 from stream.checkpoint import Checkpointer
@@ -24,8 +26,9 @@ from stream.clients import consumer_config, producer_config
 from stream.codec import DecisionEncoder, Decoder
 from stream.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from stream.embedded import check_embedded
-from stream.errors import StartupError, UsageError
+from stream.errors import StartupError
 from stream.feature_log import FeatureLog
+from stream.feature_sets import chosen_feature_set
 from stream.judge import ConstantJudge, EnsembleJudge
 from stream.line import Judge, Line, Topics
 from stream.namespace import check_namespace
@@ -35,6 +38,8 @@ from stream.topics import Surroundings, look_around
 from stream.worker import Limits, Worker
 
 __all__ = ["App", "Scoring", "compose", "load_scoring", "make_store"]
+
+log = logging.getLogger("fraudstream")
 
 #: Beyond the retention, how long stored users outlive their last write: an outage shorter than this loses nobody.
 EXPIRY_MARGIN_MS: Final = 7 * 86_400_000
@@ -69,10 +74,10 @@ class App:
 
 def load_scoring(settings: Settings) -> Scoring:
     """Open the bundle (or none, for the constant engine) and the feature set that goes with it."""
-    declared = _declared(settings)
+    declared = chosen_feature_set(settings) if settings.state.feature_set else None
     if settings.model.engine == "constant":
         constant = ConstantJudge(settings.model.constant_score)
-        return Scoring(declared or default_feature_set(), constant, "constant", "constant")
+        return Scoring(chosen_feature_set(settings), constant, "constant", "constant")
     bundle = open_bundle(Path(settings.model.bundle))
     feature_set = _bundled(bundle)
     if declared is not None and declared.hash != feature_set.hash:
@@ -83,18 +88,6 @@ def load_scoring(settings: Settings) -> Scoring:
     engine = load_engine(bundle, settings.model.engine)
     judge = EnsembleJudge(engine, bundle.thresholds, Explainer(bundle))
     return Scoring(feature_set, judge, bundle.version, engine.name)
-
-
-def _declared(settings: Settings) -> FeatureSet | None:
-    if not settings.state.feature_set:
-        return None
-    path = Path(settings.state.feature_set)
-    try:
-        return parse_feature_set(path.read_bytes())
-    except OSError as error:
-        raise UsageError(
-            f"The feature set {path} cannot be read ({error.strerror}): correct state.feature_set."
-        ) from error
 
 
 def _bundled(bundle: Bundle) -> FeatureSet:
@@ -129,6 +122,8 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
     spec = settings.state_spec()
     spec.check(scoring.feature_set)
     around = look_around(settings, bootstrap=bootstrap)
+    for finding in around.warnings:
+        log.warning(finding.sentence)
     namespace = Namespace(
         around.cluster_id,
         settings.kafka.group,
@@ -140,6 +135,9 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
     store = make_store(settings, namespace)
     store.open()
     check_namespace(store, namespace, store.registered(), settings.store.recovery)
+    # The first batch must not wait for kernels to load or a session to allocate.
+    warm()
+    scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32))
     app = _wire(settings, observer, scoring, spec, store, around, bootstrap)
     observer.started(model=scoring.model, engine=scoring.engine, feature_set=scoring.feature_set.hash, state=spec.hash)
     return app

@@ -4,13 +4,11 @@ Source: org.apache.kafka.common.utils.Utils.murmur2 and BuiltInPartitioner.parti
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-
-__all__ = ["KeySample", "PartitionerName", "Verdict", "judge_partitioner", "murmur2", "partition_of", "sample_keys"]
+__all__ = ["KeySample", "PartitionerName", "Verdict", "judge_partitioner", "murmur2", "partition_of"]
 
 PartitionerName = Literal["murmur2", "crc32", "other", "unknown"]
 
@@ -87,37 +85,3 @@ def _name(keys: int, partitions: int, by_murmur2: bool, by_crc32: bool) -> Parti
     if keys < ENOUGH_KEYS or partitions == 1 or by_murmur2 == by_crc32:
         return "unknown"
     return "murmur2" if by_murmur2 else "crc32"
-
-
-def sample_keys(
-    consumer: Consumer, topic: str, partitions: Sequence[int], *, limit: int = 1_000, timeout_secs: float = 5.0
-) -> list[KeySample]:
-    """Read up to `limit` of each partition's newest records and return their keys.
-
-    consumer: one of its own for this, never the worker's; it is assigned the topic, and nothing is committed.
-    timeout_secs: how long to wait for one request or for the next records. Raises KafkaException.
-    """
-    newest = [TopicPartition(topic, number) for number in partitions]
-    ends: dict[int, int] = {}
-    for place in newest:
-        start, ends[place.partition] = consumer.get_watermark_offsets(place, timeout_secs)
-        place.offset = max(start, ends[place.partition] - limit)
-    unread = {place.partition for place in newest if place.offset < ends[place.partition]}
-    consumer.assign(newest)
-    samples: list[KeySample] = []
-    while unread:
-        messages = consumer.consume(limit, timeout_secs)
-        if not messages:
-            break  # the rest lies behind an open transaction, or the broker is slow: what there is will do
-        for message in messages:
-            if message.error() is None:
-                samples.append(KeySample(message.key(), message.partition()))
-            elif message.error().code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (the client's public name for it)
-                raise KafkaException(message.error())
-        unread -= {
-            place.partition
-            for place in consumer.position([TopicPartition(topic, number) for number in unread])
-            if place.offset >= ends[place.partition]
-        }
-    consumer.unassign()
-    return samples

@@ -307,7 +307,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with server:
         print(f"Kafka is at {server.bootstrap}   (Ctrl-C stops it and removes its data)\n")
-        print(f"  fraudstream topics create --set kafka.bootstrap_servers={server.bootstrap}")
+        print(f"  fraudstream --set kafka.bootstrap_servers={server.bootstrap} topics create")
         print(f"  kcat -b {server.bootstrap} -L", flush=True)
         try:
             signal.pause()

@@ -3,7 +3,8 @@
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from stream.murmur2 import KeySample, judge_partitioner, murmur2, partition_of, sample_keys
+from stream.murmur2 import KeySample, judge_partitioner, murmur2, partition_of
+from stream.sampling import newest_records
 
 # From UtilsTest.testMurmur2 of Apache Kafka, as Java's signed integers.
 VECTORS = {
@@ -46,7 +47,7 @@ def test_the_partitioner_of_a_topic_is_told_from_its_newest_keys(kafka, topic, p
     assert producer.flush(20) == 0
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "doctor", "enable.auto.commit": False})
     try:
-        samples = sample_keys(consumer, name, range(5), limit=40)
+        samples = [KeySample(r.key(), r.partition()) for r in newest_records(consumer, name, range(5), 40)]
     finally:
         consumer.close()
     assert len(samples) == 200
@@ -57,7 +58,7 @@ def test_the_partitioner_of_a_topic_is_told_from_its_newest_keys(kafka, topic, p
 def test_a_topic_without_records_gives_no_sample(kafka, topic):
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "doctor", "enable.auto.commit": False})
     try:
-        assert sample_keys(consumer, topic(), range(4)) == []
+        assert newest_records(consumer, topic(), range(4), 40) == []
     finally:
         consumer.close()
 

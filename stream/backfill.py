@@ -1,0 +1,154 @@
+"""History through the very code of the stream: file → decoder → windows → feature vectors, without Kafka.
+
+The file's rows are taken in the file's order, as one partition. A user's windows depend on that user's events alone, so
+they equal the stream's bit for bit, however many partitions it has, as long as each user's rows are in the same order.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from state.features import FeatureSet, StateSpec
+from state.windows import Flag, Windows
+from stream.codec import DeadLetter, Decoded, Decoder
+from stream.errors import FraudstreamError, UsageError
+from stream.files import FileRecord, read_records
+from stream.kept_columns import KeptColumns
+from stream.mapping import Limits, Mapping
+
+__all__ = ["Backfill", "backfill", "feature_rows"]
+
+FLAGS: Final = (Flag.LATE, Flag.DUPLICATE, Flag.CONFLICT, Flag.TRUNCATED)
+OWN_COLUMNS: Final = ("transaction_id", "user_id", "event_time", "flags")
+
+Rows = tuple[Decoded, npt.NDArray[np.float32], npt.NDArray[np.uint8], list[DeadLetter]]
+
+
+@dataclass
+class Backfill:
+    """What became of a file: rows written, refused rows by error class and where they are, flags by name."""
+
+    refused_path: Path
+    rows: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    flags: Counter[str] = field(default_factory=Counter)
+
+
+def feature_rows(
+    chunks: Iterator[list[FileRecord]], mapping: Mapping, limits: Limits, spec: StateSpec, feature_set: FeatureSet
+) -> Iterator[Rows]:
+    """Yield (transactions, features float32[n, k], flags uint8[n], refused records) chunk by chunk."""
+    decoder, windows = Decoder(mapping, limits), Windows(spec, feature_set)
+    for records in chunks:
+        decoded, refused = decoder.decode(0, records)
+        slots = windows.find(decoded.users)
+        unknown = list(dict.fromkeys(decoded.users[i] for i in np.flatnonzero(slots < 0)))
+        if unknown:
+            windows.add(unknown, [None] * len(unknown), None)
+            slots = windows.find(decoded.users)
+        features, flags = windows.observe(slots, decoded.events)
+        yield decoded, features, flags, refused
+
+
+def backfill(
+    path: Path,
+    target: Path,
+    mapping: Mapping,
+    limits: Limits,
+    spec: StateSpec,
+    feature_set: FeatureSet,
+    *,
+    now_ms: int,
+    keep: Sequence[str] = (),
+    progress: Callable[[int], object] = lambda _: None,
+) -> Backfill:
+    """Write one row for each transaction: ids, event time, flags, the features by name, and the columns to keep.
+
+    Refused rows go, with their reason, to a JSON-lines file beside the target; nothing vanishes. now_ms stands for the
+    record timestamp, as `publish` would set it. progress: called with the rows read so far. The target is there whole
+    or not at all. Raises UsageError, and FraudstreamError where no row is a transaction.
+    """
+    kept = KeptColumns(path, mapping, keep, (*OWN_COLUMNS, *feature_set.names))
+    done = Backfill(target.with_suffix(".refused.jsonl"))
+    _prepare(target, done.refused_path)
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    writer: pq.ParquetWriter | None = None
+    try:
+        chunks = read_records(path, mapping, now_ms)
+        for decoded, features, flags, refused in feature_rows(chunks, mapping, limits, spec, feature_set):
+            table = _table(decoded, features, flags, feature_set, kept)
+            if writer is None:
+                writer = pq.ParquetWriter(unfinished, table.schema)
+            writer.write_table(table)
+            _refuse(done.refused_path, refused)
+            _count(done, flags, refused)
+            progress(done.rows + done.refused.total())
+        if writer is None:
+            raise UsageError(f"{path} holds no rows: give a file with transactions.")
+        writer.close()
+        unfinished.replace(target)
+    finally:
+        if writer is not None:
+            writer.close()
+        unfinished.unlink(missing_ok=True)
+    if not done.rows:
+        raise FraudstreamError(
+            f"None of the {done.refused.total():,} rows of {path} is a transaction: see the reasons in "
+            f"{done.refused_path}, and name your columns under codec.fields."
+        )
+    return done
+
+
+def _prepare(target: Path, refused_path: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        refused_path.unlink(missing_ok=True)
+        target.touch()
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written ({error.strerror}): give another path.") from error
+    if not target.stat().st_size:
+        target.unlink()
+
+
+def _table(
+    decoded: Decoded,
+    features: npt.NDArray[np.float32],
+    flags: npt.NDArray[np.uint8],
+    feature_set: FeatureSet,
+    kept: KeptColumns,
+) -> pa.Table:
+    columns: dict[str, Any] = {
+        "transaction_id": pa.array(decoded.transaction_ids, pa.string()),
+        "user_id": pa.array(decoded.user_ids, pa.string()),
+        "event_time": pa.array(decoded.events.time_ms).view(pa.timestamp("ms", tz="UTC")),
+        "flags": pa.array(flags),
+    }
+    for column, name in enumerate(feature_set.names):
+        columns[name] = pa.array(np.ascontiguousarray(features[:, column]))
+    table = pa.table({**columns, **kept.arrays(decoded.messages)})
+    return table.replace_schema_metadata({"feature_set": feature_set.hash})
+
+
+def _refuse(path: Path, refused: list[DeadLetter]) -> None:
+    if not refused:
+        return
+    with path.open("ab") as file:
+        for letter in refused:
+            headers = {name: value.decode() for name, value in letter.headers()}
+            value = (letter.message.value() or b"").decode(errors="backslashreplace")
+            file.write(orjson.dumps({**headers, "row": letter.message.offset(), "value": value}) + b"\n")
+
+
+def _count(done: Backfill, flags: npt.NDArray[np.uint8], refused: list[DeadLetter]) -> None:
+    done.rows += len(flags)
+    done.refused.update(letter.error for letter in refused)
+    for flag in FLAGS:
+        done.flags[str(flag.name).lower()] += int(np.count_nonzero(flags & flag))

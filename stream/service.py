@@ -1,0 +1,79 @@
+"""The worker as a process: logs, metrics, health checks and signals around the composed line."""
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from types import FrameType
+
+from confluent_kafka import KafkaException
+from msgspec import Struct
+
+from models.errors import ModelError
+from state.errors import StateError
+from stream.app import App, compose
+from stream.errors import FraudstreamError
+from stream.health import Health, HealthServer
+from stream.logs import LogObserver, configure, id_key
+from stream.metrics import PrometheusObserver
+from stream.observer import Observers
+from stream.secret import Secret
+from stream.settings import Settings
+
+__all__ = ["run_worker"]
+
+log = logging.getLogger("fraudstream")
+
+
+def run_worker(settings: Settings) -> bool:
+    """Score until a signal asks to stop; return whether the worker left in good order.
+
+    What prevents the start is raised (FraudstreamError, StateError, ModelError); what ends it later is a log line. The
+    first SIGTERM or SIGINT finishes the batch, commits, checkpoints and leaves; a second one ends the process at once.
+    """
+    key = id_key(settings.log.id_key)
+    configure(settings.log.level, key, _secrets(settings))
+    metrics, health = PrometheusObserver(), Health()
+    with _server(settings, health, metrics):
+        app = compose(settings, Observers(metrics, health, LogObserver(key)))
+        _stop_on_signals(app)
+        try:
+            app.run()
+        except (FraudstreamError, StateError, ModelError) as error:
+            log.critical("%s", error, extra={"event": "ended", "error": type(error).__name__})
+            return False
+        except KafkaException as error:
+            log.critical("the Kafka client gave up: %s", error.args[0].str(), extra={"event": "ended"})
+            return False
+    return True
+
+
+def _server(settings: Settings, health: Health, metrics: PrometheusObserver) -> AbstractContextManager[object]:
+    if not settings.metrics.enabled:
+        return nullcontext()
+    server = HealthServer(settings.metrics.address, settings.metrics.port, health, metrics.registry)
+    log.info("metrics and health are served", extra={"event": "serving", "url": server.url})
+    return server
+
+
+def _stop_on_signals(app: App) -> None:
+    def stop(number: int, _: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+        log.info("asked to stop", extra={"event": "stopping", "signal": signal.Signals(number).name})
+        app.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def _secrets(value: object) -> Iterator[Secret]:
+    """Yield every secret among the settings."""
+    if isinstance(value, Secret):
+        yield value
+    elif isinstance(value, Struct):
+        for name in value.__struct_fields__:
+            yield from _secrets(getattr(value, name))
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _secrets(inner)

@@ -1,0 +1,40 @@
+"""Every part of the first benchmark, as one table of ratios. Each part also runs alone.
+
+    PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/all.py [windows|throughput|latency|recovery|memory ...]
+"""
+
+import sys
+
+import latency
+import memory
+import recovery
+import throughput
+import windows
+from rich.console import Console
+from rich.table import Table
+
+PARTS = {
+    "windows": windows.table,
+    "throughput": throughput.table,
+    "latency": latency.table,
+    "recovery": recovery.table,
+    "memory": memory.table,
+}
+
+
+def main(wanted: list[str]) -> int:
+    unknown = [name for name in wanted if name not in PARTS]
+    if unknown:
+        print(f"There is no part {unknown[0]}: choose from {', '.join(PARTS)}.", file=sys.stderr)
+        return 2
+    table = Table("figure", "median (least to most)", "bound", title="ratios are of runs side by side")
+    for name in wanted or PARTS:
+        for row in PARTS[name]():
+            table.add_row(*row)
+        table.add_section()
+    Console(width=140).print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,9 @@
 """The worker as a process: logs, metrics, health checks and signals around the composed line."""
 
 import logging
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
@@ -29,14 +31,15 @@ def run_worker(settings: Settings) -> bool:
     """Score until a signal asks to stop; return whether the worker left in good order.
 
     What prevents the start is raised (FraudstreamError, StateError, ModelError); what ends it later is a log line. The
-    first SIGTERM or SIGINT finishes the batch, commits, checkpoints and leaves; a second one ends the process at once.
+    first SIGTERM or SIGINT finishes the batch, commits, checkpoints and leaves, within worker.shutdown_timeout_ms; a
+    second one ends the process at once.
     """
     key = id_key(settings.log.id_key)
     configure(settings.log.level, key, _secrets(settings))
     metrics, health = PrometheusObserver(), Health()
     with _server(settings, health, metrics):
         app = compose(settings, Observers(metrics, health, LogObserver(key)))
-        _stop_on_signals(app)
+        _stop_on_signals(app, settings.worker.shutdown_timeout_ms / 1000)
         try:
             app.run()
         except (FraudstreamError, StateError, ModelError) as error:
@@ -56,15 +59,25 @@ def _server(settings: Settings, health: Health, metrics: PrometheusObserver) -> 
     return server
 
 
-def _stop_on_signals(app: App) -> None:
+def _stop_on_signals(app: App, deadline_secs: float) -> None:
     def stop(number: int, _: FrameType | None) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
         log.info("asked to stop", extra={"event": "stopping", "signal": signal.Signals(number).name})
+        overdue = threading.Timer(deadline_secs, _give_up, [deadline_secs])
+        overdue.daemon = True
+        overdue.start()
         app.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+
+
+def _give_up(deadline_secs: float) -> None:
+    """End a stop that a silent broker or store holds up: nothing uncommitted counts, and the next start recovers."""
+    log.critical("not stopped within %.0f s, so ended at once", deadline_secs, extra={"event": "overdue"})
+    logging.shutdown()
+    os._exit(1)
 
 
 def _secrets(value: object) -> Iterator[Secret]:

@@ -3,6 +3,8 @@
 JSON Schema (2020-12) for transactions, decisions and the headers of dead letters; an AsyncAPI 3 document of the topics.
 """
 
+import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +16,7 @@ from stream.deadletter import DEAD_LETTER_HEADERS, ERRORS
 from stream.decision import Decision
 from stream.mapping import REQUIRED, Limits, Mapping
 from stream.sections import TopicSettings
+from stream.settings import load_settings
 from stream.transaction import Layout
 
 __all__ = ["asyncapi", "dead_letter_headers_schema", "decision_schema", "transaction_schema", "write_schemas"]
@@ -140,3 +143,18 @@ def _headers() -> dict[str, Any]:
     for name in ("source.partition", "source.offset", "source.timestamp"):
         properties[name]["pattern"] = "^-?[0-9]+$"
     return {"title": "DeadLetterHeaders", "type": "object", "properties": properties, "required": [*properties]}
+
+
+def main(arguments: list[str]) -> int:
+    """Write the documents for the settings of the environment: python -m stream.schema DIRECTORY."""
+    if len(arguments) != 1:
+        print("Error: give the directory to write to: python -m stream.schema docs/schema", file=sys.stderr)
+        return 2
+    settings = load_settings(None, os.environ)
+    for path in write_schemas(Path(arguments[0]), settings.topics, settings.mapping(), settings.limits()):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

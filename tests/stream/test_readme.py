@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from stream.cli import fraudstream
-from stream.settings import settings_table
+from stream.schema import write_schemas
+from stream.settings import load_settings, settings_table
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -29,3 +30,11 @@ def test_every_verb_is_in_the_changelog():
     changelog = (ROOT / "CHANGELOG.md").read_text()
 
     assert all(f"`{verb}`" in changelog for verb in fraudstream.commands)
+
+
+def test_the_published_schemas_are_those_of_the_types(tmp_path):
+    settings = load_settings(None, {})
+
+    for path in write_schemas(tmp_path, settings.topics, settings.mapping(), settings.limits()):
+        published = ROOT / "docs" / "schema" / path.name
+        assert published.read_bytes() == path.read_bytes(), "run: python -m stream.schema docs/schema"

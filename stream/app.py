@@ -134,7 +134,11 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
     )
     store = make_store(settings, namespace)
     store.open()
-    check_namespace(store, namespace, store.registered(), settings.store.recovery)
+    try:
+        check_namespace(store, namespace, store.registered(), settings.store.recovery)
+    except BaseException:
+        store.close()
+        raise
     # The first batch must not wait for kernels to load or a session to allocate.
     warm()
     scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32))
@@ -171,6 +175,7 @@ def _wire(
         observer,
         start=settings.kafka.start,
         choice=settings.store.recovery,
+        partitions=around.partitions,
         retention_ms=spec.retention_ms,
         vouches_ms=EXPIRY_MARGIN_MS,
         now_ms=_now_ms,

@@ -29,7 +29,7 @@ from stream.breaker import Breaker
 from stream.checkpoint import Checkpointer
 from stream.coverage import Coverage
 from stream.delivery import Delivery
-from stream.errors import BatchAborted, BrokerSilent, ProducerFenced, StateAhead
+from stream.errors import BatchAborted, BrokerSilent, ProducerFenced, RecoveryError, StateAhead
 from stream.observer import Observer
 from stream.partition import Partition, Phase
 from stream.recovery import Choice, Facts, Start, plan
@@ -43,8 +43,9 @@ REVOKE_SECS = 5.0  # well below the session timeout, so that the group does not 
 class Assignment:
     """Owned by the loop's thread, which is also the one that serves the callbacks (inside consume and close).
 
-    vouches_ms: for how long after its last write a watermark vouches for users the store lets expire. now_ms: wall
-    clock, used for nothing else. full: intake of all partitions is stopped, because too much is unwritten.
+    partitions: how many the topic had at the start. vouches_ms: for how long after its last write a watermark vouches
+    for users the store lets expire. now_ms: wall clock, used for nothing else. full: intake of all partitions is
+    stopped, because too much is unwritten.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Assignment:
         *,
         start: Start,
         choice: Choice,
+        partitions: int,
         retention_ms: int,
         vouches_ms: int,
         now_ms: Callable[[], int],
@@ -74,6 +76,7 @@ class Assignment:
         self._observer = observer
         self._start: Start = start
         self._choice: Choice = choice
+        self._partitions = partitions
         self._retention_ms = retention_ms
         self._vouches_ms = vouches_ms
         self._now_ms = now_ms
@@ -103,11 +106,22 @@ class Assignment:
             self.held[partition.number] = partition
             self._seek(partition)
 
-    def distrust(self, ahead: StateAhead) -> None:
-        """Forget a partition's stored state at its next plan, if that was chosen; raises `ahead` again otherwise."""
-        if self._choice != "rebuild":
+    def doubt(self, ahead: StateAhead) -> None:
+        """Ask the broker again: where another worker has moved C on, only our place is wrong, and to recover helps.
+
+        Otherwise the stored state is forgotten at the partition's next plan, if that was chosen, or `ahead` raised.
+        """
+        ((committed, _),) = self._committed([ahead.partition])
+        if committed is not None and committed > ahead.offset:
+            return
+        if not self.distrust(ahead.partition):
             raise ahead
-        self._distrusted.add(ahead.partition)
+
+    def distrust(self, number: int) -> bool:
+        """Forget a partition's stored state at its next plan; returns False if that was not chosen."""
+        if self._choice == "rebuild":
+            self._distrusted.add(number)
+        return self._choice == "rebuild"
 
     def retry_waiting(self) -> None:
         """Plan partitions that were assigned while the store was down."""
@@ -131,6 +145,13 @@ class Assignment:
             self._observer.resumed([p.number for p in partitions])
 
     def _assigned(self, consumer: Consumer, assigned: list[Any]) -> None:
+        if any(tp.partition >= self._partitions for tp in assigned):
+            raise RecoveryError(
+                f"Partitions were added to {self._topic} since this worker started with {self._partitions}, so some "
+                f"users' histories lie in another partition: copy the topic into a new one with `fraudstream rekey` "
+                f"and score that, or start again with store.recovery = accept_partial for a cold start of the users "
+                f"that moved."
+            )
         # Step 1: first, because a predecessor's open transaction keeps its offsets unstable.
         self._delivery.ready()
         self.group = consumer.consumer_group_metadata()
@@ -151,6 +172,7 @@ class Assignment:
                 self.note(self._delivery.finish())
             except (BatchAborted, ProducerFenced):
                 self.held = {}  # memory holds what was not committed
+                self._delivery.renew()
             # Step 2
             self._checkpointer.complete(list(self.held.values()), REVOKE_SECS)
             # Step 3
@@ -176,16 +198,21 @@ class Assignment:
 
     def _plan(self, partitions: list[Partition]) -> None:
         """Step 2: ask broker and store; a store that does not answer leaves the partition waiting at C."""
+        for partition, found in zip(partitions, self._committed([p.number for p in partitions]), strict=True):
+            self._plan_one(partition, *found)
+
+    def _committed(self, numbers: list[int]) -> list[tuple[int | None, str]]:
+        """Return C, None where there is none, and what was committed with it."""
         try:
-            committed = self._consumer.committed(
-                [TopicPartition(self._topic, p.number) for p in partitions], timeout=BROKER_SECS
+            found = self._consumer.committed(
+                [TopicPartition(self._topic, number) for number in numbers], timeout=BROKER_SECS
             )
         except KafkaException as error:
             raise BrokerSilent(f"the committed offsets cannot be read: {error.args[0].str()}") from error
-        for partition, tp in zip(partitions, committed, strict=True):
+        for tp in found:
             if tp.error is not None:
                 raise BrokerSilent(f"the committed offset of partition {tp.partition} cannot be read: {tp.error}")
-            self._plan_one(partition, tp.offset if tp.offset >= 0 else None, tp.metadata or "")
+        return [(tp.offset if tp.offset >= 0 else None, tp.metadata or "") for tp in found]
 
     def _plan_one(self, partition: Partition, committed: int | None, metadata: str) -> None:
         number = partition.number
@@ -200,14 +227,17 @@ class Assignment:
             )
         except KafkaException as error:
             raise BrokerSilent(f"the log's ends cannot be read: {error.args[0].str()}") from error
-        coverage = Coverage.parse(metadata)
         partition.position = committed if committed is not None else log_start
         if not self._breaker.allows():
             return
         try:
             watermark = self._store.watermark(number)
+            if committed is not None and watermark is not None and watermark.offset > committed:
+                # Where another worker still goes on, W may have passed the C that was read before it.
+                ((committed, metadata),) = self._committed([number])
             if committed is not None:  # else both have expired, which must not pass for a first start
                 watermark = self._trusted(number, watermark)
+            coverage = Coverage.parse(metadata)
             facts = Facts(
                 self._topic,
                 number,

@@ -75,6 +75,9 @@ _PRODUCER: Final[dict[str, Any]] = {
     "queue.buffering.max.messages": 200_000,
     "queue.buffering.max.kbytes": 256 << 10,
     "compression.type": "lz4",
+    # When no broker answers, "rebootstrap" takes all of them off the list, and a transaction then waits for ever for a
+    # group coordinator it believes in (librdkafka issue 5511). A producer that fails for long is replaced anyway.
+    "metadata.recovery.strategy": "none",
     # A decision that cannot be delivered is decided again after a recovery; the default would hold it for 5 minutes.
     "delivery.timeout.ms": 30_000,
 }

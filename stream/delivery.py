@@ -9,10 +9,13 @@ Step 3  finish()  waits until the batch in flight is durable; BatchAborted or Pr
 At most one batch is in flight. Consuming and scoring the next one overlap with Step 3 of this one.
 """
 
+import math
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -96,28 +99,54 @@ class _Writer:
     """The producer, its failed deliveries and the one batch in flight; what both deliveries share."""
 
     def __init__(
-        self, make_producer: Callable[[Callable[..., None]], Producer], source_topic: str, observer: Observer
+        self,
+        make_producer: Callable[[Callable[..., None]], Producer],
+        source_topic: str,
+        observer: Observer,
+        patience_secs: float,
     ) -> None:
         self._make = make_producer
         self._source_topic = source_topic
         self._observer = observer
         self._producer: Producer | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._patience = patience_secs
         self._flight: Future[dict[int, int]] | None = None
         self._failed: list[tuple[Any, Any]] = []
 
     def finish(self) -> dict[int, int] | None:
+        """Step 3. A flight that does not end is left behind with its producer; the next one fences it."""
         flight, self._flight = self._flight, None
-        return flight.result() if flight is not None else None
+        if flight is None:
+            return None
+        try:
+            return flight.result(self._patience)
+        except TimeoutError:
+            self._producer = None
+            reason = f"the commit did not return within {self._patience:.0f} s"
+            self._observer.aborted(reason)
+            raise BatchAborted(reason) from None
+
+    def _fly(self, commit: Callable[[], dict[int, int]]) -> None:
+        flight: Future[dict[int, int]] = Future()
+
+        def run() -> None:
+            try:
+                flight.set_result(commit())
+            except BaseException as error:  # noqa: BLE001 (finish() raises it)
+                flight.set_exception(error)
+
+        # librdkafka can keep a caller for ever (its issues 5456 and 5511); as a daemon it does not keep the process.
+        threading.Thread(target=run, name="commit", daemon=True).start()
+        self._flight = flight
 
     def renew(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.purge()
-            producer.flush(0)
+            with suppress(KafkaException):  # what a fenced producer says to everything
+                producer.purge()
+                producer.flush(0)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True)
         self.renew()
 
     @property
@@ -193,7 +222,7 @@ class _Writer:
             found += [
                 Oversized(r.kind, r.source_partition, r.source_offset)
                 for r in output.rare
-                if r.topic == topic and r.value == value
+                if (r.topic, r.key, r.value) == (topic, message.key(), value)
             ]
         return found
 
@@ -213,7 +242,8 @@ class ExactlyOnce(_Writer):
         timeout_secs: float = 10.0,
         rng: random.Random | None = None,
     ) -> None:
-        super().__init__(make_producer, source_topic, observer)
+        # By then the broker has ended the transaction in any case.
+        super().__init__(make_producer, source_topic, observer, patience_secs=3 * timeout_secs)
         self._timeout = timeout_secs
         self._rng = rng or random.Random()
 
@@ -237,19 +267,19 @@ class ExactlyOnce(_Writer):
         try:
             self._produce(output)
         except BatchAborted as aborted:
-            self._abort(aborted.reason)
+            self._abort(self.producer, aborted.reason)
             raise
         self._observer.produced()
         # Step 2: offsets and commit wait for the broker, so they wait elsewhere.
-        self._flight = self._thread.submit(self._commit, output, group)
+        producer = self.producer
+        self._fly(lambda: self._commit(producer, output, group))
 
     def give_up(self) -> None:
         """Wait for the thread; a batch that turns out committed stays committed, one that does not is aborted."""
-        flight, self._flight = self._flight, None
-        if flight is not None:
-            flight.exception()
+        with suppress(DeliveryError):
+            self.finish()
 
-    def _commit(self, output: Output, group: object) -> dict[int, int]:
+    def _commit(self, producer: Producer, output: Output, group: object) -> dict[int, int]:
         started = time.perf_counter()
         offsets = [
             TopicPartition(self._source_topic, p, o, metadata=output.metadata.get(p, ""))
@@ -257,28 +287,31 @@ class ExactlyOnce(_Writer):
         ]
         try:
             self._retry(
-                lambda: self.producer.send_offsets_to_transaction(offsets, group, self._timeout), "sending offsets"
+                lambda: producer.send_offsets_to_transaction(offsets, group, self._timeout),
+                "sending offsets",
+                within_secs=self._timeout,
             )
             self._observer.offsets_sent()
             self._observer.committing()
-            self._retry(lambda: self.producer.commit_transaction(self._timeout), "the commit")
+            self._retry(lambda: producer.commit_transaction(self._timeout), "the commit")
         except BatchAborted as aborted:
-            oversized = self._oversized(output)
-            self._abort(aborted.reason)
-            raise BatchAborted(aborted.reason, oversized) from aborted
+            self._abort(producer, aborted.reason)
+            # After the abort: only then has every failed delivery been reported.
+            raise BatchAborted(aborted.reason, self._oversized(output)) from aborted
         self._observer.committed(time.perf_counter() - started)
         return output.offsets
 
-    def _abort(self, reason: str) -> None:
+    def _abort(self, producer: Producer, reason: str) -> None:
         self._observer.aborted(reason)
         try:
-            self._retry(lambda: self.producer.abort_transaction(self._timeout), "the abort")
+            self._retry(lambda: producer.abort_transaction(self._timeout), "the abort")
         except BatchAborted as error:
             # An abort that cannot be had leaves the transaction to the coordinator's timeout and to our next epoch.
             raise ProducerFenced(f"the transaction could not be aborted: {error.reason}") from error
 
-    def _retry(self, call: Callable[[], object], what: str) -> None:
-        """Retriable: back off with jitter. Abortable: BatchAborted. Fenced or fatal: ProducerFenced."""
+    def _retry(self, call: Callable[[], object], what: str, *, within_secs: float = math.inf) -> None:
+        """Retriable: back off with jitter. Abortable, or not done in time: BatchAborted. Fatal: ProducerFenced."""
+        deadline = time.monotonic() + within_secs
         for attempt in range(RETRIES):
             try:
                 call()
@@ -290,7 +323,7 @@ class ExactlyOnce(_Writer):
                     raise BatchAborted(f"{what} failed: {error.str()}") from raised
                 if error.code() in _FENCED:
                     raise ProducerFenced(f"{what} failed for good: {error.str()}") from raised
-                if not error.retriable() or attempt == RETRIES - 1:
+                if not error.retriable() or attempt == RETRIES - 1 or time.monotonic() >= deadline:
                     raise BatchAborted(f"{what} failed: {error.str()}") from raised
                 pause = min(LONGEST_BACKOFF_SECS, BACKOFF_SECS * 2**attempt)
                 time.sleep(pause * (0.5 + self._rng.random()))
@@ -310,7 +343,7 @@ class AtLeastOnce(_Writer):
         *,
         timeout_secs: float = 30.0,
     ) -> None:
-        super().__init__(make_producer, source_topic, observer)
+        super().__init__(make_producer, source_topic, observer, patience_secs=3 * timeout_secs)
         self._consumer = consumer
         self._timeout = timeout_secs
 
@@ -323,17 +356,17 @@ class AtLeastOnce(_Writer):
         """Produce, and hand flush and commit to the thread."""
         self._produce(output)
         self._observer.produced()
-        self._flight = self._thread.submit(self._commit, output)
+        producer = self.producer
+        self._fly(lambda: self._commit(producer, output))
 
     def give_up(self) -> None:
         """Wait for the thread; whatever it says, the records from the committed offset on are decided again."""
-        flight, self._flight = self._flight, None
-        if flight is not None:
-            flight.exception()
+        with suppress(DeliveryError):
+            self.finish()
 
-    def _commit(self, output: Output) -> dict[int, int]:
+    def _commit(self, producer: Producer, output: Output) -> dict[int, int]:
         started = time.perf_counter()
-        left = self.producer.flush(self._timeout)
+        left = producer.flush(self._timeout)
         if left or self._failed:
             reason = f"{left} records unacknowledged in {self._timeout:.0f} s" if left else str(self._failed[0][0])
             self._observer.aborted(reason)

@@ -54,11 +54,15 @@ class RecoveryError(FraudstreamError):
 
 
 class StateAhead(RecoveryError):
-    """Stored users of a partition hold events at or after the committed offset."""
+    """A stored user of a partition holds the event at `offset`, which was not committed when the partition was planned.
 
-    def __init__(self, partition: int, sentence: str) -> None:
+    Either another worker has it by now and went on, or state and log do not fit together.
+    """
+
+    def __init__(self, partition: int, offset: int, sentence: str) -> None:
         super().__init__(sentence)
         self.partition = partition
+        self.offset = offset
 
 
 class DeliveryError(FraudstreamError):

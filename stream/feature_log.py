@@ -44,9 +44,11 @@ class FeatureLog:
         """How many rows one record holds."""
         return max(1, self._max_bytes // (4 * self._width + ROW_BYTES))
 
-    def halve(self) -> None:
-        """Write smaller records from now on."""
+    def halve(self) -> bool:
+        """Write smaller records from now on; return False where one row is a record already."""
+        rows = self.rows_a_record
         self._max_bytes //= 2
+        return self.rows_a_record < rows
 
     def encode(
         self,

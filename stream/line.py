@@ -124,13 +124,19 @@ class Line:
             clock.lap("encode")
         return output, report, waiting
 
-    def too_large(self, oversized: Sequence[Oversized]) -> None:
-        """Remember outputs the broker refused for their size, so that the next attempt writes something smaller."""
+    def too_large(self, oversized: Sequence[Oversized]) -> bool:
+        """Remember outputs the broker refused for their size; return whether the next attempt writes smaller ones."""
+        smaller = False
         for found in oversized:
+            place = (found.kind, found.partition, found.offset)
             if found.kind == "features":
-                self._feature_log.halve()
-            else:
-                self._oversized.add((found.kind, found.partition, found.offset))
+                smaller |= self._feature_log.halve()
+                continue
+            if found.kind == "dead_letter" and place in self._oversized:
+                place = ("dead_letter_key", found.partition, found.offset)
+            smaller |= place not in self._oversized
+            self._oversized.add(place)
+        return smaller
 
     def _decode(self, partition: Partition, records: list[Any]) -> _Part:
         decoded, dead = self._decoder.decode(partition.number, records)
@@ -212,10 +218,12 @@ class Line:
     def _dead_letter(self, letter: DeadLetter) -> Outgoing:
         message = letter.message
         partition, offset = message.partition(), message.offset()
-        value, headers = message.value(), letter.headers()
+        key, value, headers = message.key(), message.value(), letter.headers()
         if ("dead_letter", partition, offset) in self._oversized:
             value, headers = None, [*headers, ("value.dropped", b"too large for the dead-letter topic")]
-        return Outgoing(self._topics.dead_letters, -1, message.key(), value, headers, "dead_letter", partition, offset)
+        if ("dead_letter_key", partition, offset) in self._oversized:
+            key, headers = None, [*headers, ("key.dropped", b"too large for the dead-letter topic")]
+        return Outgoing(self._topics.dead_letters, -1, key, value, headers, "dead_letter", partition, offset)
 
     def _replace_oversized(self, live: list[_Part], output: Output, report: BatchReport) -> None:
         """Take decisions out that the broker refused for their size; a dead letter says so in their place."""
@@ -288,6 +296,7 @@ def _drop_decided(part: _Part) -> None:
     if not part.partition.decided_ahead:
         raise StateAhead(
             part.partition.number,
+            int(part.decoded.events.offset[part.live :][(part.flags & Flag.SKIPPED) != 0].max()),
             f"Stored users of partition {part.partition.number} hold events that were never committed: choose "
             f"store.recovery = rebuild to replay the log.",
         )

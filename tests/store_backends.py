@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from redis_server import RedisServer
-
 from state.memory_store import MemoryBacking, MemoryStore
 from state.redis_store import RedisStore
 from state.sqlite_store import SqliteStore

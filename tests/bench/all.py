@@ -1,17 +1,18 @@
 """Every part of the first benchmark, as one table of ratios. Each part also runs alone.
 
-    PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/all.py [windows|throughput|latency|recovery|memory ...]
+PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/all.py [windows|throughput|latency|recovery|memory ...]
 """
 
 import sys
+
+from rich.console import Console
+from rich.table import Table
 
 import latency
 import memory
 import recovery
 import throughput
 import windows
-from rich.console import Console
-from rich.table import Table
 
 PARTS = {
     "windows": windows.table,

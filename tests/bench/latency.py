@@ -8,6 +8,7 @@ from collections import defaultdict
 
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
+
 from kafka_server import KafkaServer
 from kafka_topics import Topics
 from line_output import create_line

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import psutil
+
 from committed import last_records
 from kafka_server import KafkaServer
 from kafka_topics import Topics

@@ -12,8 +12,8 @@ import sys
 import threading
 
 from confluent_kafka import Consumer, Producer
-from line_process import Teller
 
+from line_process import Teller
 from stream.clients import consumer_config, producer_config
 from stream.delivery import AtLeastOnce, ExactlyOnce, Outgoing, Output
 from stream.observer import BatchReport

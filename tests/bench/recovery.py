@@ -1,6 +1,6 @@
 """From the start of a killed worker's successor to its first new decision and to having caught up.
 
-With few and with many stored users, over the same gap: fail-over time depends on the gap, not on how much state there is.
+With few and with many stored users, over the same gap: fail-over time depends on the gap, not on how much is stored.
 """
 
 import statistics
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import orjson
+
 from committed import wait_until_committed
 from kafka_server import KafkaServer
 from kafka_topics import Topics

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
+
 from committed import wait_until_committed
 from kafka_server import KafkaServer
 from kafka_topics import Topics

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from redis_server import RedisMissingError, RedisServer
-from store_backends import Backend, Memory, Redis, Sqlite, new_namespace
 
+from redis_server import RedisMissingError, RedisServer
 from state.store import Namespace
+from store_backends import Backend, Memory, Redis, Sqlite, new_namespace
 
 
 def started(*options: str, cluster: bool = False) -> RedisServer:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from redis_server import RedisServer
 
+from redis_server import RedisServer
 from state.errors import DamagedRecord, StoreMismatch, StoreUnavailable
 from state.redis_store import RedisStore
 from state.store import Namespace, Row

@@ -4,10 +4,10 @@ import dataclasses
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_backends import Backend, new_namespace
 
 from state.errors import StoreRolledBack
 from state.store import Row, Store, Watermark
+from store_backends import Backend, new_namespace
 
 USERS = [b"a", b"b", b"c"]
 

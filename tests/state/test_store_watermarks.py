@@ -6,10 +6,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from store_backends import Backend
 
 from state.errors import StoreRolledBack
 from state.store import LastSeen, Namespace, Row, Watermark
+from store_backends import Backend
 
 
 def row(user: bytes, applied: int, record: bytes | None = None) -> Row:

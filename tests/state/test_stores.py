@@ -5,10 +5,10 @@ import itertools
 import random
 
 import pytest
-from store_backends import Backend
 
 from state.errors import StoreMismatch, StoreUnavailable
 from state.store import Namespace, Row
+from store_backends import Backend
 
 UNUSUAL_USERS = [
     b"{a}",

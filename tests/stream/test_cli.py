@@ -8,12 +8,12 @@ import sys
 import time
 
 import pytest
+
 from command import SCRIPT, Command, environment, sentence
 from committed import wait_until_committed
 from kafka_server import free_port
 from kafka_topics import wait_until
 from line_output import create_line
-
 from stream.cli import SECTIONS, fraudstream
 
 VERBS = sorted(fraudstream.commands)

@@ -5,8 +5,8 @@ import logging
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
-from kafka_topics import wait_until
 
+from kafka_topics import wait_until
 from stream.clients import (
     admin_config,
     consumer_config,

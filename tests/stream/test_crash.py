@@ -6,6 +6,7 @@ Equal means decisions, dead letters and feature rows by source partition and off
 from collections.abc import Callable
 
 import pytest
+
 from disturbed import POINTS, crew, kill_again_and_again, undisturbed
 from kafka_topics import Topics
 from redis_server import RedisServer

@@ -5,8 +5,8 @@ import signal
 import time
 
 import pytest
-from command import Command
 
+from command import Command
 from state.features import default_feature_set
 from stream.settings import load_settings
 

@@ -5,11 +5,11 @@ import zlib
 
 import pytest
 from confluent_kafka import TopicPartition
+
 from kafka_server import free_port
 from kafka_topics import Row
 from line_output import create_line
 from redis_server import RedisServer
-
 from state.store import Namespace
 from stream.app import make_store
 from stream.doctor import examine

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 from confluent_kafka import Consumer, Producer
-from kafka_topics import wait_until
 
+from kafka_topics import wait_until
 from stream.embedded import EMBEDDED_PARTITIONS, EmbeddedBroker, check_embedded
 from stream.errors import UsageError
 from stream.sections import EMBEDDED, KafkaSettings, StoreSettings

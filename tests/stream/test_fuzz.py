@@ -2,6 +2,7 @@
 
 import hostile
 import pytest
+
 from committed import wait_until_committed
 from kafka_topics import Row, Topics
 from line_output import create_line, read_line

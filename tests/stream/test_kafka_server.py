@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from confluent_kafka import Producer
+
 from kafka_server import KafkaServer
 from kafka_topics import Row, Topics, wait_until
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from committed import wait_until_committed
 from kafka_topics import Topics
 from line_output import create_line, read_line

@@ -4,15 +4,15 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import pytest
+
 from committed import wait_until_committed
 from kafka_topics import Topics
 from line_output import create_line, read_line
-from traffic import traffic
-from worker_process import WorkerProcess
-
 from state.features import default_feature_set
 from stream.backfill import backfill
 from stream.settings import load_settings
+from traffic import traffic
+from worker_process import WorkerProcess
 
 pytestmark = pytest.mark.kafka
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 from confluent_kafka import Producer
-from kafka_topics import Record
 
+from kafka_topics import Record
 from stream.clients import BATCH_BYTES, publisher_config
 from stream.errors import StartupError
 from stream.murmur2 import partition_of

@@ -10,8 +10,8 @@ from collections import defaultdict
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from kafka_topics import Row, wait_until
 
+from kafka_topics import Row, wait_until
 from stream.copy_check import check_copy
 from stream.errors import BatchAborted, ProducerFenced, RecoveryError, StartupError, UsageError
 from stream.mapping import Mapping

@@ -12,9 +12,9 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+
 from kafka_server import free_port
 from kafka_topics import wait_until
-
 from stream.clients import admin_config
 from stream.errors import StartupError
 from stream.sections import KafkaSettings, TopicSettings

@@ -32,8 +32,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Most of a crash test is waiting for a session or a transaction to time out, so several run side by side.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 bench: $(READY)
 	PYTHONPATH=.:tests:tests/bench $(BIN)/python tests/bench/all.py

@@ -1,4 +1,4 @@
-"""The memory that users' blocks live in: one anonymous mapping, reserved large and touched only as far as it is used."""
+"""The memory that users' blocks live in: one anonymous mapping, reserved large, touched only as far as it is used."""
 
 import mmap
 

@@ -7,32 +7,24 @@ that is large enough, else from the arena's untouched end.
 from state.kernel_jit import entry, piece, section
 from state.kernel_layout import (
     APPLIED,
+    BUCKETS,
     BUCKETS_AT,
-    BUCKETS_MASK,
+    CHAINS,
     CHAINS_AT,
-    CHAINS_MASK,
     CLEAN,
-    COUNT,
     DEAD,
-    EVENTS,
     FIRST_DIRTY,
     FLOOR,
     FREE,
     FREE_BLOCKS,
     HASHES_AT,
-    HEAD_POS,
-    HEAD_SEQ,
-    HEADER_WORDS,
     HIGH_AT,
     HIGH_CAP,
-    HIGH_HEAD,
-    HIGH_SIZE,
+    I64,
     KEY_LENGTH,
     LASTS_AT,
     LOW_AT,
     LOW_CAP,
-    LOW_HEAD,
-    LOW_SIZE,
     NEVER,
     NONE,
     PENDING,
@@ -45,11 +37,8 @@ from state.kernel_layout import (
     TOP_CLASS,
     UNWRITTEN,
     USED,
-    VALUES,
     VALUES_CAP,
     VALUES_FREE,
-    VALUES_TOP,
-    I64,
     Memory,
     Users,
     half,
@@ -59,7 +48,9 @@ from state.kernel_layout import (
 )
 from state.kernel_plan import Plan
 
-SMALLEST_TABLE = 4  # entries
+SMALLEST_STACK = 4  # entries
+SMALLEST_REST = 64  # words; what is cut off a block must still serve a user
+SPARE_STACK = 3  # entries beyond those in use, for a stack's size wanders more than it grows
 LINE_WORDS = 8  # a block starts on a cache line
 
 
@@ -74,8 +65,8 @@ def size_class(words: int) -> int:
 
 @piece
 def power_of_two(least: int) -> int:
-    """Return the smallest power of two that is at least this and at least SMALLEST_TABLE."""
-    size = SMALLEST_TABLE
+    """Return the smallest power of two that is at least this and at least SMALLEST_STACK."""
+    size = SMALLEST_STACK
     while size < least:
         size *= 2
     return size
@@ -83,17 +74,17 @@ def power_of_two(least: int) -> int:
 
 @section
 def allocate(memory: Memory, book: I64, words: int) -> int:
-    """Return a block of so many words, a multiple of LINE_WORDS, or -1 when the arena is full."""
+    """Return a block of so many words, a multiple of LINE_WORDS, or few more; or -1 when the arena is full."""
     for number in range(size_class(words - LINE_WORDS) + 1, book[TOP_CLASS] + 1):
         block = book[FREE_BLOCKS + number] - 1
         if block >= 0 and half(memory, 2 * block + SIZE) >= words:
             book[FREE_BLOCKS + number] = word(memory, block)
             size = half(memory, 2 * block + SIZE)
             book[DEAD] -= size
-            if size > words:
+            if size - words >= SMALLEST_REST:
                 memory.halves[2 * (block + words) + SIZE] = size - words
                 release(memory, book, block + words)
-            memory.halves[2 * block + SIZE] = words
+                memory.halves[2 * block + SIZE] = words
             return block
     block = book[USED]
     if block + words > len(memory.words):
@@ -121,14 +112,15 @@ def release(memory: Memory, book: I64, block: int) -> None:
 def new_block(
     memory: Memory, plan: Plan, users: Users, key_length: int, events: int, values: int, high: int, low: int
 ) -> int:
-    """Hand out and lay out an empty block with room for so much and an eighth more, or return -1.
+    """Hand out and lay out an empty block with room for so much and somewhat more, or return -1.
 
-    What is left of the last cache line goes to the ring. The caller fills in slot and key.
+    What the block has beyond that goes to the ring. The caller fills in slot and key.
     """
-    events, values = min(plan.max_events, events + (events >> 3)), values + (values >> 3)
-    high_cap = power_of_two(high) if plan.high else 0
-    low_cap = power_of_two(low) if plan.low else 0
-    chains, buckets = power_of_two(events * 2 // 3), power_of_two(values * 2 // 3)
+    events, values = min(plan.max_events, events + min(events >> 3, 4 + (events >> 4)) + 1), values + (values >> 3) + 2
+    high_cap = power_of_two(high + SPARE_STACK) if plan.high else 0
+    low_cap = power_of_two(low + SPARE_STACK) if plan.low else 0
+    # Most chains are then empty, and a look-up that ends there is cheap.
+    chains, buckets = min(NONE, events + (events >> 1)), min(NONE, 2 * values)
     quarters = chains + buckets + 2 * values + high_cap + low_cap
     hashes_at = plan.fixed_words + (key_length + 7) // 8
     ring_at = (hashes_at + values + 3) & ~3  # an event of four words then never lies on two lines
@@ -137,6 +129,7 @@ def new_block(
     block = allocate(memory, users.book, size)
     if block < 0:
         return -1
+    size = half(memory, 2 * block + SIZE)
     ring = min(plan.max_events, (size - least) // plan.stride)
     at = 4 * (ring_at + ring * plan.stride)
 
@@ -156,12 +149,12 @@ def new_block(
     put(memory, header + RING_CAP, ring)
     put(memory, header + VALUES_CAP, values)
     put(memory, header + VALUES_FREE, NONE)
-    put(memory, header + CHAINS_MASK, chains - 1)
-    put(memory, header + BUCKETS_MASK, buckets - 1)
+    put(memory, header + CHAINS, chains)
+    put(memory, header + BUCKETS, buckets)
     put(memory, header + HIGH_CAP, high_cap)
     put(memory, header + LOW_CAP, low_cap)
     put(memory, header + KEY_LENGTH, key_length)
-    # NONE heads an empty value chain. As a sequence number it lies 65,535 events away from the first one.
+    # NONE heads an empty value chain, and as a place it lies behind every ring.
     memory.quarters[header + at : header + at + chains + buckets] = NONE
     return block
 

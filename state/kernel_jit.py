@@ -56,4 +56,18 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG0
     return types.void(array, types.int64), generate
 
 
+def _eight_bytes(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG001 - the shape Numba asks for
+    """eight_bytes(array, index): the little-endian word at a byte of a uint8 array, aligned or not."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir  # noqa: PLC0415 - only while compiling
+
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(64).as_pointer())
+        return builder.load(address, align=1)
+
+    return types.int64(array, types.int64), generate
+
+
 prefetch: Any = intrinsic(_prefetch)
+eight_bytes: Any = intrinsic(_eight_bytes)

@@ -1,14 +1,14 @@
 """Where everything lies: the arena, a user's block in it, and the arrays that kernels are handed.
 
 A user is one block of the arena, so that an event touches few cache lines and a block can be moved by copying it.
-An event is known by its sequence number within its user, modulo 2¹⁶: one more than the event before it in
-(event time, arrival) order. At most 32,768 are kept, so the distance of two is never ambiguous.
+An event is known by its place in the user's ring; its age is 1 for the newest, one more for each event before it in
+(event time, arrival) order.
 
     block = header | state of each window | user's key | hashes of field values | ring of events | 16-bit tables
 
-The 16-bit tables: heads of the transaction chains (sequence numbers), heads of the value chains (codes), each value's
-last occurrence (sequence number), the next value in its chain, and the two stacks of candidates for maximum and
-minimum (sequence numbers). Values, their codes and their last occurrences are those of kept events only.
+The 16-bit tables: heads of the transaction chains (places), heads of the value chains (codes), each value's last
+occurrence (place), the next value in its chain, and the two stacks of candidates for maximum and minimum (places).
+Values, their codes and their last occurrences are those of kept events only.
 """
 
 from collections.abc import Callable
@@ -47,14 +47,13 @@ LOW_AT = 14
 # quarters of 2 bytes from the block's start:
 COUNT = 32  # events held
 RING_CAP = 33
-HEAD_POS = 34  # place of the oldest event in the ring
-HEAD_SEQ = 35  # its sequence number
+HEAD = 34  # place of the oldest event
 VALUES = 36  # field values held
 VALUES_CAP = 37
 VALUES_TOP = 38  # codes below this one have been used
 VALUES_FREE = 39  # first free code below it, or NONE
-CHAINS_MASK = 40
-BUCKETS_MASK = 41
+CHAINS = 40  # transaction chains
+BUCKETS = 41  # value chains
 HIGH_CAP = 42
 HIGH_HEAD = 43  # counts what left the stack at the front, modulo 2¹⁶
 HIGH_SIZE = 44
@@ -74,8 +73,9 @@ NEXT = 12  # in quarters: the event before it in its transaction chain
 CODES = 13  # in quarters: one code a kept field, NONE where missing
 
 # A window's state: one word of four quarters, the sum, two words of squares where needed, further distinct counts.
-FRONT = 0  # in quarters: sequence number of the oldest event in the window
-DISTINCT = 1  # in quarters: the first three distinct counts
+FRONT = 0  # in quarters: place of the oldest event in the window, if there is one
+INSIDE = 1  # in quarters: events in the window
+DISTINCT = 2  # in quarters: the first two distinct counts
 SUM = 1  # in words
 SQUARES_LOW = 2  # squares = high · 2⁴⁴ + low
 SQUARES_HIGH = 3
@@ -84,7 +84,6 @@ NEVER = -(1 << 62)
 CLEAN = -1
 FREE = -1
 NONE = 0xFFFF
-SEQ_MASK = 0xFFFF
 
 # The book: one array of counters and list heads.
 USED = 0  # words of the arena handed out, dead ones included
@@ -103,6 +102,17 @@ SWEEP_SOURCE = 12  # the first block the sweep has not passed; 0 between sweeps
 SWEEP_TARGET = 13  # the end of those it has moved together
 FREE_BLOCKS = 16  # one list head a size class: block + 1, or 0; the next stands in a block's first word
 BOOK_WORDS = FREE_BLOCKS + 8 * 40
+
+
+# The integers of one window in `Scratch.results`; a window has WIDTH of them, here and in `Plan.windows`.
+WIDTH = 8
+R_COUNT = 0
+R_SUM = 1
+R_SQUARES_LOW = 2
+R_SQUARES_HIGH = 3
+R_GAP = 4  # ms since the newest other event, -1 for none
+R_HIGH = 5
+R_LOW = 6
 
 
 class Memory(NamedTuple):
@@ -129,24 +139,17 @@ class Users(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Working space of one Windows. Per window unless said otherwise.
+    """Working space of one Windows.
 
-    What the features are read from: counts, sums, squares in two words, highest and lowest amount, gap (ms since the
-    newest other event, -1 for none), distincts (one a distinct pair), firsts (one a first-seen pair; -1 missing).
+    `results` is what the features are read from: of each window the R_… below, then the distinct counts, then the
+    first-seen flags (-1 for a missing field).
     """
 
-    counts: I64
-    sums: I64
-    squares_low: I64
-    squares_high: I64
-    highs: I64
-    lows: I64
-    gaps: I64
-    distincts: I64
-    firsts: I64
+    results: I64
     codes: I64  # a field: the arriving event's code
-    ages: I64  # a field: events since the value's last occurrence, AGELESS for none
+    ages: I64  # a field: age of the value's last occurrence, AGELESS for none, 0 for a missing value
     stamps: I64  # a code: the scan that met it last; the last element counts the scans
+    renamed: I64  # a code: its new one while a user moves to another block
     times: I64  # events taken out of a block
     transactions: I64
     amounts: I64
@@ -181,17 +184,61 @@ def word(memory: Memory, index: int) -> int:
 
 
 @piece
-def event_at(memory: Memory, stride: int, block: int, seq: int) -> int:
-    """Return the word where the user's event with this sequence number lies."""
-    header = 4 * block
-    place = quarter(memory, header + HEAD_POS) + ((seq - quarter(memory, header + HEAD_SEQ)) & SEQ_MASK)
-    cap = quarter(memory, header + RING_CAP)
-    if place >= cap:
-        place -= cap
-    return block + half(memory, 2 * block + RING_AT) + place * stride
+def spread(value: int, size: int) -> int:
+    """Map a hash evenly to 0 … size - 1, by its upper half."""
+    half_word = unsigned(32)
+    return signed(((unsigned(value) >> half_word) * unsigned(size)) >> half_word)
 
 
 @piece
-def next_seq(memory: Memory, block: int) -> int:
-    """Return the sequence number the next newest event will have."""
-    return (quarter(memory, 4 * block + HEAD_SEQ) + quarter(memory, 4 * block + COUNT)) & SEQ_MASK
+def get(array: I64, index: int) -> int:
+    """Read an element at an index known not to be negative."""
+    return signed(array[unsigned(index)])
+
+
+class User(NamedTuple):
+    """Where the parts of one block lie: read once an event."""
+
+    block: int  # word
+    header: int  # quarter
+    ring: int  # word
+    cap: int  # places
+    hashes: int  # word
+    lasts: int  # quarter; the links of the value chains follow
+    links: int  # quarter
+
+
+@piece
+def user_at(memory: Memory, block: int) -> User:
+    """Find the parts of a block."""
+    header, halves = 4 * block, 2 * block
+    lasts = header + half(memory, halves + LASTS_AT)
+    return User(
+        block,
+        header,
+        block + half(memory, halves + RING_AT),
+        quarter(memory, header + RING_CAP),
+        block + half(memory, halves + HASHES_AT),
+        lasts,
+        lasts + quarter(memory, header + VALUES_CAP),
+    )
+
+
+@piece
+def next_place(memory: Memory, user: User) -> int:
+    """Return the place the next newest event will have."""
+    place = quarter(memory, user.header + HEAD) + quarter(memory, user.header + COUNT)
+    return place - user.cap if place >= user.cap else place
+
+
+@piece
+def later(user: User, place: int) -> int:
+    """Return the place after this one."""
+    return 0 if place + 1 == user.cap else place + 1
+
+
+@piece
+def age(user: User, place: int, end: int) -> int:
+    """Return an event's age, where `end` is the place after the newest event's."""
+    distance = end - place
+    return distance if distance > 0 else distance + user.cap

@@ -18,12 +18,10 @@ from state.kernel_layout import (
     FIRST_DIRTY,
     FLOOR,
     FRONT,
-    HEAD_SEQ,
     I64,
     NONE,
     QUEUE_HEAD,
     QUEUE_SIZE,
-    SEQ_MASK,
     SIZE,
     SLOT,
     TIME,
@@ -34,22 +32,38 @@ from state.kernel_layout import (
     VALUES,
     Memory,
     Scratch,
+    User,
     Users,
-    event_at,
     half,
-    next_seq,
+    next_place,
     put,
     quarter,
     signed,
+    user_at,
     word,
 )
-from state.kernel_plan import Plan
+from state.kernel_plan import W_STATE, Plan
 from state.kernel_read import read, scan
-from state.kernel_values import bucket, chain_head, find_transaction, hashes
-from state.kernel_windows import append, drop_oldest, has_room, is_slack, look_up, move, newest_time, oldest_time, push_newest, put_back, take_out
+from state.kernel_values import bucket, chain_head, find_transaction
+from state.kernel_windows import (
+    append,
+    drop_oldest,
+    expire,
+    has_room,
+    is_slack,
+    look_up,
+    move,
+    newest_time,
+    oldest_time,
+    push_newest,
+    put_back,
+    take_out,
+    window_number,
+)
 
 LATE, DUPLICATE, CONFLICT, TRUNCATED, SKIPPED = 1, 2, 4, 8, 16
-NO_ROOM = -1
+NO_ROOM, IN_ORDER = -1, -2
+EXPIRE_MASK = 15  # of the ring's places: one in 16 starts with what the retention drops
 HEADER_AHEAD, EVENTS_AHEAD = 16, 8  # events; a fetch from memory takes about as long as one event
 
 
@@ -88,7 +102,7 @@ def observe(
             flag |= TRUNCATED
         flags[row] = flag
         if len(out):
-            read(plan, scratch, columns.amounts[row], out, row)
+            read(plan, scratch.results, columns.amounts[row], out[row])
         mark_changed(memory, users, block, columns.offsets[row])
     return len(columns.slots)
 
@@ -102,77 +116,102 @@ def fetch_ahead(memory: Memory, plan: Plan, users: Users, columns: Columns, row:
             prefetch(memory.words, block + at)
     if row + EVENTS_AHEAD >= rows:
         return
-    later = row + EVENTS_AHEAD
-    block = users.blocks[columns.slots[later]]
-    prefetch(memory.quarters, chain_head(memory, block, columns.transactions[later]))
+    next_row = row + EVENTS_AHEAD
+    block = users.blocks[columns.slots[next_row]]
+    user = user_at(memory, block)
+    prefetch(memory.quarters, chain_head(memory, block, columns.transactions[next_row]))
     for field in range(plan.fields):
-        prefetch(memory.quarters, bucket(memory, block, columns.values[later, field]))
-    end = next_seq(memory, block)
-    prefetch(memory.words, event_at(memory, plan.stride, block, quarter(memory, 4 * block + HEAD_SEQ)))
-    prefetch(memory.words, event_at(memory, plan.stride, block, end))
-    prefetch(memory.words, event_at(memory, plan.stride, block, (end - 1) & SEQ_MASK))
-    for window in range(len(plan.spans)):
-        front = quarter(memory, 4 * (block + plan.places[window]) + FRONT)
-        prefetch(memory.words, event_at(memory, plan.stride, block, front))
+        prefetch(memory.quarters, bucket(memory, block, columns.values[next_row, field]))
+    end = next_place(memory, user)
+    prefetch(memory.words, user.ring + end * plan.stride)
+    prefetch(memory.words, user.ring + (end - 1) * plan.stride)
+    for window in range(plan.window_count):
+        front = quarter(memory, 4 * (block + window_number(plan, window, W_STATE)) + FRONT)
+        prefetch(memory.words, user.ring + front * plan.stride)
 
 
 @piece
-def apply(
-    memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int, columns: Columns, row: int
-) -> int:
-    """Take one event into its user's state; leave its windows in `scratch`. Returns its flags, or NO_ROOM."""
-    time, count = columns.times[row], quarter(memory, 4 * block + COUNT)
-    newest = newest_time(memory, plan, block) if count else time
+def apply(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int, columns: Columns, row: int) -> int:
+    """Take one event into its user's state; leave its windows in `scratch`. Returns its flags, or NO_ROOM.
 
-    # Step 1: expire.
-    horizon = max(time, newest) - plan.retention_ms
-    while count and oldest_time(memory, plan, block) <= horizon:
-        drop_oldest(memory, plan, users.book, block)
-        count -= 1
-
-    # Step 2: deduplicate.
-    same = find_transaction(memory, plan.stride, block, columns.transactions[row])
-    if same >= 0:
-        scan(memory, plan, scratch, block, time, columns.amounts[row], columns.values, row, same, False)
-        return DUPLICATE if is_equal(memory, plan, block, same, columns, row) else DUPLICATE | CONFLICT
-
-    # Steps 3 and 4: insert and truncate, or leave out what could not be kept.
-    if time <= word(memory, block + FLOOR) or time <= horizon:
-        return leave_out(memory, plan, scratch, block, columns, row)
-    if count and time < newest:
-        if count == plan.max_events and time < oldest_time(memory, plan, block):
-            return leave_out(memory, plan, scratch, block, columns, row)
-        return insert(memory, plan, users, scratch, block, columns, row)
-    if count == plan.max_events:
-        drop_oldest(memory, plan, users.book, block)
-    new_values = look_up(memory, plan, scratch, block, columns.values, row)
-    if not has_room(memory, plan, block, new_values) or is_slack(memory, block):
-        grown = resize(memory, plan, users, scratch, block, new_values)
-        if grown >= 0:
-            block = grown
-            look_up(memory, plan, scratch, block, columns.values, row)
-        elif not has_room(memory, plan, block, new_values):
-            return NO_ROOM
+    For a new transaction in order, with room for it, only the windows have to move on: what the retention drops lies
+    before all of them, so expiring may wait some events.
+    """
+    user, time = user_at(memory, block), columns.times[row]
+    end, newest = next_place(memory, user), newest_time(memory, plan, user)
+    same = find_transaction(memory, plan.stride, user, end, columns.transactions[row])
+    new_values = look_up(memory, plan, scratch, user, end, columns.values, row)
+    plain = (
+        (same < 0)
+        & (time >= newest)
+        & (quarter(memory, user.header + COUNT) > 0)
+        & (end & EXPIRE_MASK != 0)
+        & has_room(memory, plan, user, new_values)
+    )
+    if not plain:
+        flag = settle(memory, plan, users, scratch, block, columns, row)
+        if flag != IN_ORDER:
+            return flag
+        user = user_at(memory, users.blocks[columns.slots[row]])
+        end = next_place(memory, user)
+        look_up(memory, plan, scratch, user, end, columns.values, row)
     append(
         memory,
         plan,
         users.book,
         scratch,
-        block,
+        user,
+        end,
         time,
+        time - newest,
         columns.transactions[row],
         pack(columns, row),
         columns.values,
         row,
     )
-    push_newest(memory, plan, scratch, block, columns.amounts[row])
+    push_newest(memory, plan, scratch, user, end, columns.amounts[row])
     return 0
 
 
 @section
-def leave_out(
-    memory: Memory, plan: Plan, scratch: Scratch, block: int, columns: Columns, row: int
-) -> int:
+def settle(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int, columns: Columns, row: int) -> int:
+    """Do all that may be to do before an event is appended, step by step; return IN_ORDER when it remains to append it.
+
+    Otherwise the event is done: its windows are in `scratch` and its flags are returned, or NO_ROOM.
+    """
+    user, time = user_at(memory, block), columns.times[row]
+    newest = newest_time(memory, plan, user) if quarter(memory, user.header + COUNT) else time
+
+    # Step 1: expire.
+    horizon = max(time, newest) - plan.retention_ms
+    expire(memory, plan, users.book, block, horizon)
+    count, end = quarter(memory, user.header + COUNT), next_place(memory, user)
+
+    # Step 2: deduplicate.
+    same = find_transaction(memory, plan.stride, user, end, columns.transactions[row])
+    if same >= 0:
+        scan(memory, plan, scratch, block, time, columns.amounts[row], columns.values, row, same, False)
+        return DUPLICATE if is_equal(memory, plan, user, same, columns, row) else DUPLICATE | CONFLICT
+
+    # Steps 3 and 4: insert and truncate, or leave out what could not be kept.
+    if time <= word(memory, block + FLOOR) or time <= horizon:
+        return leave_out(memory, plan, scratch, block, columns, row)
+    if count and time < newest:
+        if count == plan.max_events and time < oldest_time(memory, plan, user):
+            return leave_out(memory, plan, scratch, block, columns, row)
+        return insert(memory, plan, users, scratch, block, columns, row)
+    if count == plan.max_events:
+        drop_oldest(memory, plan, users.book, block)
+    new_values = look_up(memory, plan, scratch, user, end, columns.values, row)
+    room = has_room(memory, plan, user, new_values)
+    if room and not is_slack(memory, user):
+        return IN_ORDER
+    moved = move(memory, plan, users, scratch, block, new_values)
+    return IN_ORDER if moved >= 0 or room else NO_ROOM
+
+
+@section
+def leave_out(memory: Memory, plan: Plan, scratch: Scratch, block: int, columns: Columns, row: int) -> int:
     """Score an event that comes too late to be kept, and raise the floor to it."""
     time = columns.times[row]
     scan(memory, plan, scratch, block, time, columns.amounts[row], columns.values, row, -1, True)
@@ -181,9 +220,7 @@ def leave_out(
 
 
 @section
-def insert(
-    memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int, columns: Columns, row: int
-) -> int:
+def insert(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int, columns: Columns, row: int) -> int:
     """Insert an event that is out of order after all that are not later; a user at its cap drops the oldest for it."""
     time = columns.times[row]
     end = take_out(memory, plan, scratch, block)
@@ -208,16 +245,6 @@ def insert(
     return 0
 
 
-@section
-def resize(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int, new_values: int) -> int:
-    """Give the user a block that fits what it holds and one more event; return it, or -1 when the arena is full."""
-    if not is_slack(memory, block):
-        return move(memory, plan, users, block, new_values)
-    count = take_out(memory, plan, scratch, block)
-    values = quarter(memory, 4 * block + VALUES) + new_values
-    return put_back(memory, plan, users, scratch, block, 0, count, values, 1)
-
-
 @piece
 def move_row(plan: Plan, scratch: Scratch, source: int, target: int) -> None:
     """Copy one event among those taken out."""
@@ -235,14 +262,14 @@ def pack(columns: Columns, row: int) -> int:
 
 
 @piece
-def is_equal(memory: Memory, plan: Plan, block: int, seq: int, columns: Columns, row: int) -> bool:
+def is_equal(memory: Memory, plan: Plan, user: User, place: int, columns: Columns, row: int) -> bool:
     """Whether a kept event says the same as the arriving one: time, amount, currency, kept fields."""
-    event = event_at(memory, plan.stride, block, seq)
+    event = user.ring + place * plan.stride
     if word(memory, event + TIME) != columns.times[row] or word(memory, event + AMOUNT) != pack(columns, row):
         return False
     for field in range(plan.fields):
         code = quarter(memory, 4 * event + CODES + field)
-        kept = 0 if code == NONE else word(memory, hashes(memory, block) + code)
+        kept = 0 if code == NONE else word(memory, user.hashes + code)
         if kept != columns.values[row, field]:
             return False
     return True

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from state.features import FeatureSet, StateSpec
-from state.kernel_layout import DISTINCT, HEADER_WORDS, I64, Scratch
+from state.kernel_layout import DISTINCT, HEADER_WORDS, I64, WIDTH, Scratch
 
 # The order in which features are read; all of one aggregate at a time, so that nothing is decided per feature.
 READS = (
@@ -27,99 +27,126 @@ READS = (
     "seconds_since_last",
 )
 NO_WINDOW = -(1 << 60)  # the longest of no windows: starts above every floor
-FIRST_DISTINCTS = 3  # distinct counts that share a word with the window's front
+FIRST_DISTINCTS = 2  # distinct counts that share a word with the window's front and count
+
+
+# The numbers of one window in `Plan.windows`.
+W_SPAN = 0  # ms
+W_STATE = 1  # words from the block
+W_SQUARES = 2  # 1: squares are kept
+W_PAIRS = 3  # its first distinct pair
+W_PAIRS_END = 4
 
 
 class Plan(NamedTuple):
     """What the kernel runs over.
 
-    Scalars: kept fields, words an event, words before the key in a block, and whether maxima / minima are kept.
-    Arrays, one element a window: span (ms), place of its state (words from the block), whether squares are kept, and
-    where its pairs start in `distinct_*`; one a window whose maximum, whose minimum is read. One a distinct pair: field, place (quarters from the block). One a
-    first-seen pair: window, field. Reads: column, window or pair, grouped by aggregate from `reads_from[aggregate]`.
+    fields: kept fields. stride: words an event. fixed_words: words before the key in a block. high, low: number of
+    windows whose maximum, minimum is read. distincts_at, firsts_at: where these stand in `Scratch.results`.
+
+    windows   WIDTH numbers a window, the W_… above
+    pairs     two a distinct pair: field, place of the count (quarters from the block)
+    highs     two a window whose maximum is read: window, place of the noted extreme (words from the block); lows alike
+    firsts    two a first-seen pair: window, field
+    reads     two a feature: column, place in `Scratch.results`; grouped by aggregate from `reads_from[aggregate]` on
     """
 
     fields: int
     stride: int
     fixed_words: int
-    high: int
-    low: int
     max_events: int
     retention_ms: int
     longest_ms: int
-    spans: I64
-    places: I64
-    squares: I64
-    distinct_from: I64
-    distinct_fields: I64
-    distinct_places: I64
-    high_windows: I64
-    low_windows: I64
-    first_windows: I64
-    first_fields: I64
+    high: int
+    low: int
+    window_count: int
+    first_count: int
+    distincts_at: int
+    firsts_at: int
+    windows: I64
+    pairs: I64
+    highs: I64
+    lows: I64
+    firsts: I64
     reads_from: I64
-    read_columns: I64
-    read_sources: I64
+    reads: I64
 
 
 def compile_plan(spec: StateSpec, feature_set: FeatureSet) -> Plan:
-    """Return the plan of a feature set over a state; raise FeatureSetError when the state does not keep what it reads."""
+    """Return the plan of a feature set over a state; raise FeatureSetError when the state keeps too little for it."""
     spec.check(feature_set)
     features = feature_set.features
     spans = sorted({f.window_ms for f in features if f.window_ms})
     squares = [int(any(f.aggregate == "std" and f.window_ms == span for f in features)) for span in spans]
     distinct = _pairs(spec, feature_set, spans, "distinct")
     first = _pairs(spec, feature_set, spans, "first_seen")
+    highs, lows = (_windows_of(feature_set, spans, aggregate) for aggregate in ("max", "min"))
     counts = [sum(window == w for window, _ in distinct) for w in range(len(spans))]
-    places, distinct_places, fixed_words = _place_windows(squares, counts)
+    states, distinct_places, at = _place_windows(squares, counts)
+    pair_ends = np.cumsum([0, *counts]).tolist()
+    distincts_at = WIDTH * len(spans)
+    firsts_at = distincts_at + len(distinct)
 
-    reads_from, columns, sources = [0], [], []
+    windows = np.zeros((len(spans), WIDTH), np.int64)
+    for window, span in enumerate(spans):
+        windows[window, : W_PAIRS_END + 1] = (
+            span,
+            states[window],
+            squares[window],
+            pair_ends[window],
+            pair_ends[window + 1],
+        )
+    reads_from, reads = [0], list[tuple[int, int]]()
     for aggregate in READS:
         for column, feature in enumerate(features):
-            if feature.aggregate == aggregate:
-                columns.append(column)
-                sources.append(_source(spec, feature.field, feature.window_ms, aggregate, spans, distinct, first))
-        reads_from.append(len(columns))
+            if feature.aggregate != aggregate:
+                continue
+            source = 0
+            if feature.window_ms:
+                window = spans.index(feature.window_ms)
+                source = WIDTH * window
+            if aggregate == "distinct":
+                source = distincts_at + distinct.index((window, spec.fields.index(feature.field)))
+            if aggregate == "first_seen":
+                source = firsts_at + first.index((window, spec.fields.index(feature.field)))
+            reads.append((column, source))
+        reads_from.append(len(reads))
     return Plan(
         fields=len(spec.fields),
         stride=3 + (1 + len(spec.fields) + 3) // 4,
-        fixed_words=fixed_words,
-        high=int(any(f.aggregate == "max" for f in features)),
-        low=int(any(f.aggregate == "min" for f in features)),
+        fixed_words=at + 2 * (len(highs) + len(lows)),
         max_events=spec.max_events,
         retention_ms=spec.retention_ms,
         longest_ms=max(spans, default=NO_WINDOW),
-        spans=_array(spans),
-        places=_array(places),
-        squares=_array(squares),
-        distinct_from=_array(np.cumsum([0, *counts])),
-        distinct_fields=_array(field for _, field in distinct),
-        distinct_places=_array(distinct_places),
-        high_windows=_array(_windows_of(feature_set, spans, "max")),
-        low_windows=_array(_windows_of(feature_set, spans, "min")),
-        first_windows=_array(window for window, _ in first),
-        first_fields=_array(field for _, field in first),
-        reads_from=_array(reads_from),
-        read_columns=_array(columns),
-        read_sources=_array(sources),
+        high=len(highs),
+        low=len(lows),
+        window_count=len(spans),
+        first_count=len(first),
+        distincts_at=distincts_at,
+        firsts_at=firsts_at,
+        windows=windows.ravel(),
+        pairs=_flat((field, place) for (_, field), place in zip(distinct, distinct_places, strict=True)),
+        highs=_flat((window, at + 2 * number) for number, window in enumerate(highs)),
+        lows=_flat((window, at + 2 * (len(highs) + number)) for number, window in enumerate(lows)),
+        firsts=_flat(first),
+        reads_from=np.array(reads_from, np.int64),
+        reads=_flat(reads),
     )
 
 
 def new_scratch(plan: Plan) -> Scratch:
     """Return the working space for a plan."""
-    windows, fields = len(plan.spans), plan.fields
     rows = plan.max_events + 1
     return Scratch(
-        *(np.zeros(windows, np.int64) for _ in range(7)),
-        distincts=np.zeros(len(plan.distinct_fields), np.int64),
-        firsts=np.zeros(len(plan.first_fields), np.int64),
-        codes=np.zeros(fields, np.int64),
-        ages=np.zeros(fields, np.int64),
+        results=np.zeros(plan.firsts_at + plan.first_count, np.int64),
+        codes=np.zeros(plan.fields, np.int64),
+        ages=np.zeros(plan.fields, np.int64),
         stamps=np.zeros(0x10001, np.int64),
+        renamed=np.zeros(0x10000, np.int64),
         times=np.empty(rows, np.int64),
         transactions=np.empty(rows, np.int64),
         amounts=np.empty(rows, np.int64),
-        values=np.empty((rows, fields), np.int64),
+        values=np.empty((rows, plan.fields), np.int64),
     )
 
 
@@ -148,23 +175,5 @@ def _place_windows(squares: list[int], counts: list[int]) -> tuple[list[int], li
     return places, distinct_places, at
 
 
-def _source(
-    spec: StateSpec,
-    field: str,
-    window_ms: int,
-    aggregate: str,
-    spans: list[int],
-    distinct: list[tuple[int, int]],
-    first: list[tuple[int, int]],
-) -> int:
-    if aggregate == "value":
-        return 0
-    window = spans.index(window_ms)
-    if aggregate in ("distinct", "first_seen"):
-        pairs = distinct if aggregate == "distinct" else first
-        return pairs.index((window, spec.fields.index(field)))
-    return window
-
-
-def _array(numbers: Iterable[int]) -> I64:
-    return np.array(list(numbers), np.int64)
+def _flat(pairs: Iterable[tuple[int, int]]) -> I64:
+    return np.array(list(pairs), np.int64).ravel()

@@ -12,26 +12,36 @@ from state.kernel_layout import (
     CODES,
     COUNT,
     F32,
-    HEAD_SEQ,
+    I64,
     NEVER,
     NONE,
-    SEQ_MASK,
+    R_COUNT,
+    R_GAP,
+    R_HIGH,
+    R_LOW,
+    R_SQUARES_HIGH,
+    R_SQUARES_LOW,
+    R_SUM,
     TIME,
-    I64,
+    WIDTH,
     Memory,
     Scratch,
-    event_at,
+    get,
+    next_place,
     quarter,
+    signed,
     unsigned,
+    user_at,
     word,
 )
-from state.kernel_plan import READS, Plan
+from state.kernel_plan import READS, W_PAIRS, W_PAIRS_END, W_SPAN, Plan
 from state.kernel_values import find_value
-from state.kernel_windows import square
+from state.kernel_windows import square, window_number
 
 VALUE, COUNTS, SUMS, MEAN, STD, MIN, MAX, RATIO, DISTINCTS, FIRST_SEEN, SINCE_LAST = range(len(READS))
 LOW_HALF = unsigned(0xFFFF_FFFF)
 HALF, LIMBS, WORD, ONE = unsigned(32), unsigned(44), unsigned(64), unsigned(1)
+NO_LIMIT = 1 << 62
 SAFE_SQUARES = 1 << 46  # n · Σa² stays below 2⁶³ for sums of squares below this and n ≤ 2¹⁵; (Σa)² is no larger
 
 
@@ -58,10 +68,10 @@ def nearest_float(high: int, low: int) -> float:
 
 
 @piece
-def deviation(scratch: Scratch, window: int) -> float:
+def deviation(results: I64, at: int) -> float:
     """Return a window's population standard deviation: √(n·Σa² - (Σa)²) / n, exact up to the root."""
-    count, total = scratch.counts[window], scratch.sums[window]
-    squares_high, squares_low = scratch.squares_high[window], scratch.squares_low[window]
+    count, total = get(results, at + R_COUNT), get(results, at + R_SUM)
+    squares_high, squares_low = get(results, at + R_SQUARES_HIGH), get(results, at + R_SQUARES_LOW)
     if squares_high == 0 and squares_low < SAFE_SQUARES:
         return math.sqrt(float(count * squares_low - total * total)) / float(count)
     high, low = product(count, squares_high)
@@ -90,18 +100,18 @@ def scan(
 ) -> None:
     """Find the windows of an event at `time` over the kept events.
 
-    `itself` is the sequence number of the kept event that is this one, -1 for none: it counts, but is no "other" event.
+    `itself` is the place of the kept event that is this one, -1 for none: it counts, but is no "other" event.
     `count_itself`: the event is not kept and is counted on top.
     """
-    begin_scan(plan, scratch)
-    latest_other = NEVER
+    begin_scan(scratch)
+    user, latest_other = user_at(memory, block), NEVER
     for field in range(plan.fields):
         scratch.ages[field] = NEVER  # here: the newest time at which another event had the arriving value
-        scratch.codes[field] = find_value(memory, block, values[row, field]) if values[row, field] else NONE
-    head, count = quarter(memory, 4 * block + HEAD_SEQ), quarter(memory, 4 * block + COUNT)
-    for back in range(1, count + 1):
-        seq = (head + count - back) & SEQ_MASK
-        event = event_at(memory, plan.stride, block, seq)
+        scratch.codes[field] = find_value(memory, user, values[row, field]) if values[row, field] else NONE
+    place = next_place(memory, user)
+    for _ in range(quarter(memory, user.header + COUNT)):
+        place = place - 1 if place else user.cap - 1
+        event = user.ring + place * plan.stride
         then = word(memory, event + TIME)
         if then > time:
             continue
@@ -112,25 +122,22 @@ def scan(
             code = quarter(memory, 4 * event + CODES + field)
             if code != NONE:
                 count_distinct(plan, scratch, time - then, field, code)
-                if seq != itself and code == scratch.codes[field] and scratch.ages[field] == NEVER:
+                if place != itself and code == scratch.codes[field] and scratch.ages[field] == NEVER:
                     scratch.ages[field] = then
-        if seq != itself and latest_other == NEVER:
+        if place != itself and latest_other == NEVER:
             latest_other = then
     if count_itself:
         count_event(plan, scratch, 0, amount)
         for field in range(plan.fields):
             if values[row, field]:
-                count_new(plan, scratch, time, field)
+                count_value(plan, scratch, 0, min(NO_LIMIT, time - scratch.ages[field]), field)
     end_scan(plan, scratch, time, latest_other, values, row)
 
 
 @piece
-def begin_scan(plan: Plan, scratch: Scratch) -> None:
+def begin_scan(scratch: Scratch) -> None:
     """Empty the windows in `scratch`."""
-    for window in range(len(plan.spans)):
-        scratch.counts[window] = scratch.sums[window] = 0
-        scratch.squares_high[window] = scratch.squares_low[window] = 0
-    scratch.distincts[:] = 0
+    scratch.results[:] = 0
     scratch.stamps[NONE + 1] += 1
 
 
@@ -138,15 +145,17 @@ def begin_scan(plan: Plan, scratch: Scratch) -> None:
 def count_event(plan: Plan, scratch: Scratch, age_ms: int, amount: int) -> None:
     """Count an event in the windows it lies in."""
     high, low = square(amount)
-    for window in range(len(plan.spans)):
-        if age_ms < plan.spans[window]:
-            alone = scratch.counts[window] == 0
-            scratch.highs[window] = amount if alone else max(scratch.highs[window], amount)
-            scratch.lows[window] = amount if alone else min(scratch.lows[window], amount)
-            scratch.counts[window] += 1
-            scratch.sums[window] += amount
-            scratch.squares_high[window] += high
-            scratch.squares_low[window] += low
+    results = scratch.results
+    for window in range(plan.window_count):
+        if age_ms < window_number(plan, window, W_SPAN):
+            at = WIDTH * window
+            alone = results[at + R_COUNT] == 0
+            results[at + R_HIGH] = amount if alone else max(results[at + R_HIGH], amount)
+            results[at + R_LOW] = amount if alone else min(results[at + R_LOW], amount)
+            results[at + R_COUNT] += 1
+            results[at + R_SUM] += amount
+            results[at + R_SQUARES_HIGH] += high
+            results[at + R_SQUARES_LOW] += low
 
 
 @piece
@@ -155,64 +164,75 @@ def count_distinct(plan: Plan, scratch: Scratch, age_ms: int, field: int, code: 
     if scratch.stamps[code] == scratch.stamps[NONE + 1]:
         return
     scratch.stamps[code] = scratch.stamps[NONE + 1]
-    for window in range(len(plan.spans)):
-        for pair in range(plan.distinct_from[window], plan.distinct_from[window + 1]):
-            if plan.distinct_fields[pair] == field and age_ms < plan.spans[window]:
-                scratch.distincts[pair] += 1
+    count_value(plan, scratch, age_ms, NO_LIMIT, field)
 
 
 @piece
-def count_new(plan: Plan, scratch: Scratch, time: int, field: int) -> None:
-    """Count the arriving value in the windows where no kept event has it."""
-    for window in range(len(plan.spans)):
-        for pair in range(plan.distinct_from[window], plan.distinct_from[window + 1]):
-            if plan.distinct_fields[pair] == field and scratch.ages[field] <= time - plan.spans[window]:
-                scratch.distincts[pair] += 1
+def count_value(plan: Plan, scratch: Scratch, age_ms: int, last_ms: int, field: int) -> None:
+    """Count a value of this age in the windows that hold it and not its last occurrence, which is older."""
+    for window in range(plan.window_count):
+        if age_ms < window_number(plan, window, W_SPAN) <= last_ms:
+            for pair in range(window_number(plan, window, W_PAIRS), window_number(plan, window, W_PAIRS_END)):
+                if plan.pairs[2 * pair] == field:
+                    scratch.results[plan.distincts_at + pair] += 1
 
 
 @piece
 def end_scan(plan: Plan, scratch: Scratch, time: int, latest_other: int, values: I64, row: int) -> None:
     """Turn what the scan met into gaps and first-seen flags."""
-    for window in range(len(plan.spans)):
-        scratch.gaps[window] = time - latest_other if latest_other > time - plan.spans[window] else -1
-    for pair in range(len(plan.first_windows)):
-        field = plan.first_fields[pair]
-        new = scratch.ages[field] <= time - plan.spans[plan.first_windows[pair]]
-        scratch.firsts[pair] = -1 if values[row, field] == 0 else int(new)
+    for window in range(plan.window_count):
+        inside = latest_other > time - window_number(plan, window, W_SPAN)
+        scratch.results[WIDTH * window + R_GAP] = time - latest_other if inside else -1
+    for pair in range(plan.first_count):
+        window, field = plan.firsts[2 * pair], plan.firsts[2 * pair + 1]
+        new = signed(scratch.ages[field] <= time - window_number(plan, window, W_SPAN))
+        scratch.results[plan.firsts_at + pair] = -1 if values[row, field] == 0 else new
 
 
 @piece
-def read(plan: Plan, scratch: Scratch, amount: int, out: F32, row: int) -> None:
+def read(plan: Plan, results: I64, amount: int, out: F32) -> None:
     """Write one row of features, all those of one aggregate at a time."""
-    starts, columns, sources = plan.reads_from, plan.read_columns, plan.read_sources
-    for at in range(starts[VALUE], starts[VALUE + 1]):
-        out[row, columns[at]] = amount
-    for at in range(starts[COUNTS], starts[COUNTS + 1]):
-        out[row, columns[at]] = scratch.counts[sources[at]]
-    for at in range(starts[SUMS], starts[SUMS + 1]):
-        out[row, columns[at]] = float(scratch.sums[sources[at]])
-    for at in range(starts[MEAN], starts[MEAN + 1]):
-        window = sources[at]
-        count = scratch.counts[window]
-        out[row, columns[at]] = float(scratch.sums[window]) / float(count) if count else math.nan
-    for at in range(starts[STD], starts[STD + 1]):
-        window = sources[at]
-        out[row, columns[at]] = deviation(scratch, window) if scratch.counts[window] else math.nan
-    for at in range(starts[MIN], starts[MIN + 1]):
-        window = sources[at]
-        out[row, columns[at]] = float(scratch.lows[window]) if scratch.counts[window] else math.nan
-    for at in range(starts[MAX], starts[MAX + 1]):
-        window = sources[at]
-        out[row, columns[at]] = float(scratch.highs[window]) if scratch.counts[window] else math.nan
-    for at in range(starts[RATIO], starts[RATIO + 1]):
-        window = sources[at]
-        total = scratch.sums[window]
-        out[row, columns[at]] = float(amount * scratch.counts[window]) / float(total) if total else math.nan
-    for at in range(starts[DISTINCTS], starts[DISTINCTS + 1]):
-        out[row, columns[at]] = scratch.distincts[sources[at]]
-    for at in range(starts[FIRST_SEEN], starts[FIRST_SEEN + 1]):
-        first = scratch.firsts[sources[at]]
-        out[row, columns[at]] = float(first) if first >= 0 else math.nan
-    for at in range(starts[SINCE_LAST], starts[SINCE_LAST + 1]):
-        gap = scratch.gaps[sources[at]]
-        out[row, columns[at]] = float(gap) / 1000.0 if gap >= 0 else math.nan
+    starts = plan.reads_from
+    for read_at in range(get(starts, VALUE), get(starts, COUNTS)):
+        show(plan, out, read_at, float(amount))
+    for read_at in range(get(starts, COUNTS), get(starts, SUMS)):
+        show(plan, out, read_at, float(get(results, source(plan, read_at) + R_COUNT)))
+    for read_at in range(get(starts, SUMS), get(starts, MEAN)):
+        show(plan, out, read_at, float(get(results, source(plan, read_at) + R_SUM)))
+    for read_at in range(get(starts, MEAN), get(starts, STD)):
+        at = source(plan, read_at)
+        count = get(results, at + R_COUNT)
+        show(plan, out, read_at, float(get(results, at + R_SUM)) / float(count) if count else math.nan)
+    for read_at in range(get(starts, STD), get(starts, MIN)):
+        at = source(plan, read_at)
+        show(plan, out, read_at, deviation(results, at) if get(results, at + R_COUNT) else math.nan)
+    for read_at in range(get(starts, MIN), get(starts, MAX)):
+        at = source(plan, read_at)
+        show(plan, out, read_at, float(get(results, at + R_LOW)) if get(results, at + R_COUNT) else math.nan)
+    for read_at in range(get(starts, MAX), get(starts, RATIO)):
+        at = source(plan, read_at)
+        show(plan, out, read_at, float(get(results, at + R_HIGH)) if get(results, at + R_COUNT) else math.nan)
+    for read_at in range(get(starts, RATIO), get(starts, DISTINCTS)):
+        at = source(plan, read_at)
+        scaled, total = float(amount * get(results, at + R_COUNT)), get(results, at + R_SUM)
+        show(plan, out, read_at, scaled / float(total) if total else math.nan)
+    for read_at in range(get(starts, DISTINCTS), get(starts, FIRST_SEEN)):
+        show(plan, out, read_at, float(get(results, source(plan, read_at))))
+    for read_at in range(get(starts, FIRST_SEEN), get(starts, SINCE_LAST)):
+        first = get(results, source(plan, read_at))
+        show(plan, out, read_at, float(first) if first >= 0 else math.nan)
+    for read_at in range(get(starts, SINCE_LAST), get(starts, SINCE_LAST + 1)):
+        gap = get(results, source(plan, read_at) + R_GAP)
+        show(plan, out, read_at, float(gap) / 1000.0 if gap >= 0 else math.nan)
+
+
+@piece
+def source(plan: Plan, read_at: int) -> int:
+    """Return where in the results a feature reads."""
+    return get(plan.reads, 2 * read_at + 1)
+
+
+@piece
+def show(plan: Plan, out: F32, read_at: int, value: float) -> None:
+    """Write a feature into its column."""
+    out[unsigned(get(plan.reads, 2 * read_at))] = value

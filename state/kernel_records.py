@@ -1,4 +1,4 @@
-"""Users written as the bodies of durable records, many at a time, and read back. The format stands in `state.record`."""
+"""Users written as the bodies of durable records, many at a time, and read back. Their format: `state.record`."""
 
 import numpy as np
 
@@ -9,12 +9,11 @@ from state.kernel_layout import (
     CODES,
     COUNT,
     FLOOR,
-    HEAD_SEQ,
+    HEAD,
     I64,
     KEY_LENGTH,
     NEVER,
     NONE,
-    SEQ_MASK,
     TIME,
     TRANSACTION,
     U8,
@@ -23,14 +22,14 @@ from state.kernel_layout import (
     Memory,
     Scratch,
     Users,
-    event_at,
+    later,
     quarter,
     signed,
+    user_at,
     word,
 )
 from state.kernel_plan import Plan
-from state.kernel_values import hashes
-from state.kernel_windows import newest_time, put_back
+from state.kernel_windows import expire, newest_time, put_back
 
 HEADER_WORDS = 5
 START_WORDS = 2
@@ -45,9 +44,12 @@ def body_words(memory: Memory, plan: Plan, block: int) -> int:
 
 @entry
 def measure(memory: Memory, plan: Plan, users: Users, slots: I64, words: I64, key_bytes: I64) -> None:
-    """Fill in each user's body length in words and key length in bytes."""
+    """Drop what has expired; fill in each user's body length in words and key length in bytes."""
     for row in range(len(slots)):
         block = users.blocks[slots[row]]
+        if quarter(memory, 4 * block + COUNT):
+            newest = newest_time(memory, plan, user_at(memory, block))
+            expire(memory, plan, users.book, block, newest - plan.retention_ms)
         words[row] = body_words(memory, plan, block)
         key_bytes[row] = quarter(memory, 4 * block + KEY_LENGTH)
 
@@ -74,19 +76,18 @@ def dump(
             keys[key_at] = (source >> (8 * (byte % 8))) & 0xFF
             key_at += 1
         applied[row] = word(memory, block + APPLIED)
-        newest[row] = newest_time(memory, plan, block) if quarter(memory, 4 * block + COUNT) else NEVER
+        newest[row] = newest_time(memory, plan, user_at(memory, block)) if quarter(memory, 4 * block + COUNT) else NEVER
         bodies[at], bodies[at + 1] = start[0], start[1]
         dump_user(memory, plan, scratch, block, bodies, quarters, at)
         at += body_words(memory, plan, block)
 
 
 @piece
-def dump_user(
-    memory: Memory, plan: Plan, scratch: Scratch, block: int, bodies: I64, quarters: U16, start: int
-) -> None:
+def dump_user(memory: Memory, plan: Plan, scratch: Scratch, block: int, bodies: I64, quarters: U16, start: int) -> None:
     """Write one body from its third word on. Values are numbered in the order the events first mention them."""
-    count, values = quarter(memory, 4 * block + COUNT), quarter(memory, 4 * block + VALUES)
-    head = quarter(memory, 4 * block + HEAD_SEQ)
+    user = user_at(memory, block)
+    count, values = quarter(memory, user.header + COUNT), quarter(memory, user.header + VALUES)
+    place = quarter(memory, user.header + HEAD)
     bodies[start + 2] = word(memory, block + APPLIED)
     bodies[start + 3] = word(memory, block + FLOOR)
     bodies[start + 4] = count | values << 32
@@ -97,7 +98,8 @@ def dump_user(
     numbered, before = 0, scratch.stamps[NONE + 1]
     scratch.stamps[NONE + 1] += values  # stamps above `before` are this user's numbers
     for row in range(count):
-        event = event_at(memory, plan.stride, block, (head + row) & SEQ_MASK)
+        event = user.ring + place * plan.stride
+        place = later(user, place)
         bodies[times_at + row] = word(memory, event + TIME)
         bodies[times_at + count + row] = word(memory, event + TRANSACTION)
         bodies[times_at + 2 * count + row] = word(memory, event + AMOUNT)
@@ -106,7 +108,7 @@ def dump_user(
             if code == NONE:
                 continue
             if scratch.stamps[code] <= before:
-                bodies[hashes_at + numbered] = word(memory, hashes(memory, block) + code)
+                bodies[hashes_at + numbered] = word(memory, user.hashes + code)
                 numbered += 1
                 scratch.stamps[code] = before + numbered
             quarters[codes_at + row * plan.fields + field] = scratch.stamps[code] - before

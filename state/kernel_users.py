@@ -7,11 +7,12 @@ choose user ids that all fall into one place, and no result depends on it.
 import numpy as np
 
 from state.kernel_blocks import is_clean, new_block, release
-from state.kernel_jit import entry, piece, section
+from state.kernel_jit import eight_bytes, entry, piece, prefetch, section
 from state.kernel_layout import (
     APPLIED,
     CLEAN,
     COUNT,
+    DEAD,
     EVENTS,
     FIRST_DIRTY,
     FREE,
@@ -31,7 +32,6 @@ from state.kernel_layout import (
     UNWRITTEN,
     USED,
     USERS,
-    DEAD,
     Memory,
     Users,
     half,
@@ -46,15 +46,18 @@ from state.kernel_plan import Plan
 MULTIPLIER, STEP = unsigned(0x9E37_79B9_7F4A_7C15), unsigned(32)
 TAG_MASK = 0x7FFF_FFFF << 32
 SLOT_MASK = 0xFFFF_FFFF
+FIND_AHEAD = 8  # keys
 FIRST_EVENTS, FIRST_VALUES = 1, 3  # room in the block of a user never seen
 
 
 @piece
 def key_word(keys: U8, start: int, end: int) -> int:
     """Return up to eight bytes as one little-endian word, zeros after the end."""
+    if end - start >= 8:
+        return eight_bytes(keys, start)
     result = unsigned(0)
-    for at in range(min(8, end - start)):
-        result |= unsigned(keys[start + at]) << unsigned(8 * at)
+    for at in range(end - start):
+        result |= unsigned(keys[unsigned(start + at)]) << unsigned(8 * at)
     return signed(result)
 
 
@@ -99,13 +102,30 @@ def has_key(memory: Memory, plan: Plan, block: int, keys: U8, start: int, end: i
 
 @entry
 def find(memory: Memory, plan: Plan, users: Users, keys: U8, lengths: I64, slots: I64) -> None:
-    """Fill in each key's slot, -1 where the user is not in memory. `keys` uint8: the keys one after another."""
-    end = 0
-    for row in range(len(lengths)):
-        start, end = end, end + lengths[row]
-        code = hash_key(keys, start, end, users.book[SEED])
-        found = users.table[find_place(memory, plan, users, keys, start, end, code)]
-        slots[row] = (found & SLOT_MASK) - 1
+    """Fill in each key's slot, -1 where the user is not in memory. `keys` uint8: the keys one after another.
+
+    Three stages, some keys apart, so that what one reads has been fetched when it comes: the key's hash, kept in
+    `slots` for the while; its table entry; the key in the block.
+    """
+    rows, mask = len(lengths), len(users.table) - 1
+    hashed_to = found_to = 0
+    for row in range(rows + 2 * FIND_AHEAD):
+        if row < rows:
+            hashed_from, hashed_to = hashed_to, hashed_to + lengths[row]
+            code = hash_key(keys, hashed_from, hashed_to, users.book[SEED])
+            prefetch(users.table, code & mask)
+            slots[row] = code
+        if FIND_AHEAD <= row < rows + FIND_AHEAD:
+            entry_word = users.table[slots[row - FIND_AHEAD] & mask]
+            if entry_word:
+                block = users.blocks[(entry_word & SLOT_MASK) - 1]
+                prefetch(memory.quarters, 4 * block + KEY_LENGTH)
+                prefetch(memory.words, block + plan.fixed_words)
+        if row >= 2 * FIND_AHEAD:
+            done = row - 2 * FIND_AHEAD
+            found_from, found_to = found_to, found_to + lengths[done]
+            place = find_place(memory, plan, users, keys, found_from, found_to, slots[done])
+            slots[done] = (users.table[place] & SLOT_MASK) - 1
 
 
 @entry

@@ -20,19 +20,25 @@ from state.kernel_layout import (
     EVENTS,
     FLOOR,
     FRONT,
-    HEAD_POS,
-    HEAD_SEQ,
+    HEAD,
     HEADER_WORDS,
     HIGH_AT,
     HIGH_CAP,
     HIGH_SIZE,
+    I64,
+    INSIDE,
     KEY_LENGTH,
     LOW_AT,
     LOW_CAP,
     LOW_SIZE,
     NONE,
-    RING_CAP,
-    SEQ_MASK,
+    R_COUNT,
+    R_GAP,
+    R_HIGH,
+    R_LOW,
+    R_SQUARES_HIGH,
+    R_SQUARES_LOW,
+    R_SUM,
     SQUARES_HIGH,
     SQUARES_LOW,
     SUM,
@@ -40,20 +46,25 @@ from state.kernel_layout import (
     TRANSACTION,
     VALUES,
     VALUES_CAP,
-    VALUES_TOP,
-    I64,
+    WIDTH,
     Memory,
     Scratch,
+    User,
     Users,
-    event_at,
-    next_seq,
+    age,
+    get,
+    later,
+    next_place,
     put,
     quarter,
+    signed,
+    unsigned,
+    user_at,
     word,
 )
-from state.kernel_plan import Plan
-from state.kernel_stacks import best, copy_stack, fill, pop_oldest, push, stack_size
-from state.kernel_values import add_value, copy_values, find_value, hashes, lasts, link_transaction, remove_value
+from state.kernel_plan import W_PAIRS, W_PAIRS_END, W_SPAN, W_SQUARES, W_STATE, Plan
+from state.kernel_stacks import copy_stack, fill, follow, note, pop_oldest, push, stack_size
+from state.kernel_values import add_value, copy_values, find_value, link_transaction, remove_value
 
 SMALLEST_SHRUNK = 16  # below it a step of the size class is too coarse to gain anything
 LIMB = 22  # amounts have 43 bits: 21 above this, 22 below
@@ -69,73 +80,89 @@ def square(amount: int) -> tuple[int, int]:
 
 
 @piece
-def leave(memory: Memory, plan: Plan, block: int, window: int, event: int, seq: int) -> None:
-    """Take a window's oldest event out of it."""
-    place = block + plan.places[window]
+def window_number(plan: Plan, window: int, which: int) -> int:
+    """Return one of the W_… numbers of a window."""
+    return get(plan.windows, WIDTH * window + which)
+
+
+@piece
+def leave(memory: Memory, plan: Plan, user: User, window: int, event: int, place: int) -> None:
+    """Take a window's oldest event, at this place of the ring, out of its sums and distinct counts."""
+    state = user.block + window_number(plan, window, W_STATE)
     amount = word(memory, event + AMOUNT) >> 16
-    memory.words[place + SUM] -= amount
-    if plan.squares[window]:
+    memory.words[unsigned(state + SUM)] -= amount
+    if window_number(plan, window, W_SQUARES):
         high, low = square(amount)
-        memory.words[place + SQUARES_LOW] -= low
-        memory.words[place + SQUARES_HIGH] -= high
-    for pair in range(plan.distinct_from[window], plan.distinct_from[window + 1]):
-        code = quarter(memory, 4 * event + CODES + plan.distinct_fields[pair])
-        if code != NONE and quarter(memory, lasts(memory, block) + code) == seq:
-            at = 4 * block + plan.distinct_places[pair]
-            put(memory, at, quarter(memory, at) - 1)
-    put(memory, 4 * place + FRONT, seq + 1)
-
-
-@piece
-def newest_time(memory: Memory, plan: Plan, block: int) -> int:
-    """Return the newest kept event's time; there must be one."""
-    return word(memory, event_at(memory, plan.stride, block, (next_seq(memory, block) - 1) & SEQ_MASK) + TIME)
-
-
-@piece
-def oldest_time(memory: Memory, plan: Plan, block: int) -> int:
-    """Return the oldest kept event's time; there must be one."""
-    return word(memory, event_at(memory, plan.stride, block, quarter(memory, 4 * block + HEAD_SEQ)) + TIME)
+        memory.words[unsigned(state + SQUARES_LOW)] -= low
+        memory.words[unsigned(state + SQUARES_HIGH)] -= high
+    for pair in range(window_number(plan, window, W_PAIRS), window_number(plan, window, W_PAIRS_END)):
+        code = quarter(memory, 4 * event + CODES + get(plan.pairs, 2 * pair))
+        last = quarter(memory, user.lasts + (0 if code == NONE else code)) == place
+        at = user.header + get(plan.pairs, 2 * pair + 1)
+        put(memory, at, quarter(memory, at) - signed((code != NONE) & last))
 
 
 @section
 def drop_oldest(memory: Memory, plan: Plan, book: I64, block: int) -> None:
     """Drop the user's oldest event out of every window, out of the ring, and raise the floor to it."""
-    header = 4 * block
-    seq = quarter(memory, header + HEAD_SEQ)
-    event = event_at(memory, plan.stride, block, seq)
-    for window in range(len(plan.spans)):
-        if quarter(memory, 4 * (block + plan.places[window]) + FRONT) == seq:
-            leave(memory, plan, block, window, event, seq)
+    user = user_at(memory, block)
+    place, count = quarter(memory, user.header + HEAD), quarter(memory, user.header + COUNT)
+    event = user.ring + place * plan.stride
+    for window in range(plan.window_count):
+        state = 4 * (block + window_number(plan, window, W_STATE))
+        if quarter(memory, state + INSIDE) == count:
+            leave(memory, plan, user, window, event, place)
+            put(memory, state + FRONT, later(user, place))
+            put(memory, state + INSIDE, count - 1)
     for field in range(plan.fields):
         code = quarter(memory, 4 * event + CODES + field)
-        if code != NONE and quarter(memory, lasts(memory, block) + code) == seq:
-            remove_value(memory, block, code)
+        if code != NONE and quarter(memory, user.lasts + code) == place:
+            remove_value(memory, user, code)
     if plan.high:
-        pop_oldest(memory, block, HIGH_AT, HIGH_CAP, seq)
+        pop_oldest(memory, user, HIGH_AT, HIGH_CAP, place)
     if plan.low:
-        pop_oldest(memory, block, LOW_AT, LOW_CAP, seq)
+        pop_oldest(memory, user, LOW_AT, LOW_CAP, place)
     memory.words[block + FLOOR] = max(word(memory, block + FLOOR), word(memory, event + TIME))
-    place = quarter(memory, header + HEAD_POS) + 1
-    put(memory, header + HEAD_POS, 0 if place == quarter(memory, header + RING_CAP) else place)
-    put(memory, header + HEAD_SEQ, seq + 1)
-    put(memory, header + COUNT, quarter(memory, header + COUNT) - 1)
+    put(memory, user.header + HEAD, later(user, place))
+    put(memory, user.header + COUNT, count - 1)
     book[EVENTS] -= 1
 
 
 @piece
-def look_up(memory: Memory, plan: Plan, scratch: Scratch, block: int, values: I64, row: int) -> int:
+def expire(memory: Memory, plan: Plan, book: I64, block: int, horizon: int) -> None:
+    """Drop the user's events up to a time."""
+    user = user_at(memory, block)
+    while quarter(memory, user.header + COUNT) and oldest_time(memory, plan, user) <= horizon:
+        drop_oldest(memory, plan, book, block)
+
+
+@piece
+def newest_time(memory: Memory, plan: Plan, user: User) -> int:
+    """Return the newest kept event's time; there must be one."""
+    end = next_place(memory, user)
+    return word(memory, user.ring + (end - 1 if end else user.cap - 1) * plan.stride + TIME)
+
+
+@piece
+def oldest_time(memory: Memory, plan: Plan, user: User) -> int:
+    """Return the oldest kept event's time; there must be one."""
+    return word(memory, user.ring + quarter(memory, user.header + HEAD) * plan.stride + TIME)
+
+
+@piece
+def look_up(memory: Memory, plan: Plan, scratch: Scratch, user: User, end: int, values: I64, row: int) -> int:
     """Find the codes and ages of an arriving event's field values; return how many values are new to the user."""
-    end, new = next_seq(memory, block), 0
+    new = 0
     for field in range(plan.fields):
-        scratch.codes[field], scratch.ages[field] = NONE, AGELESS
-        if values[row, field]:
-            code = find_value(memory, block, values[row, field])
-            scratch.codes[field] = code
+        code, years = NONE, 0
+        value = values[row, field]
+        if value:
+            code = find_value(memory, user, value)
             if code == NONE:
-                new += 1
+                new, years = new + 1, AGELESS
             else:
-                scratch.ages[field] = (end - quarter(memory, lasts(memory, block) + code)) & SEQ_MASK
+                years = age(user, quarter(memory, user.lasts + code), end)
+        scratch.codes[field], scratch.ages[field] = code, years
     return new
 
 
@@ -145,37 +172,39 @@ def append(
     plan: Plan,
     book: I64,
     scratch: Scratch,
-    block: int,
+    user: User,
+    place: int,
     time: int,
+    gap: int,
     transaction: int,
     packed_amount: int,
     values: I64,
     row: int,
 ) -> None:
-    """Add the user's newest event, after `look_up`; there must be room. Leaves its windows in `scratch`."""
-    header, seq, amount = 4 * block, next_seq(memory, block), packed_amount >> 16
-    event = event_at(memory, plan.stride, block, seq)
-    memory.words[event + TIME] = time
-    memory.words[event + TRANSACTION] = transaction
-    memory.words[event + AMOUNT] = packed_amount
+    """Add the user's newest event at the next place, after `look_up`; there must be room.
+
+    `gap`: ms since the event before it. Leaves the event's windows in `scratch`.
+    """
+    amount, event = packed_amount >> 16, user.ring + place * plan.stride
+    memory.words[unsigned(event + TIME)] = time
+    memory.words[unsigned(event + TRANSACTION)] = transaction
+    memory.words[unsigned(event + AMOUNT)] = packed_amount
     for field in range(plan.fields):
         if values[row, field] and scratch.codes[field] == NONE:
-            scratch.codes[field] = add_value(memory, block, values[row, field])
+            scratch.codes[field] = add_value(memory, user, values[row, field])
         put(memory, 4 * event + CODES + field, scratch.codes[field])
-    gap = -1
-    if quarter(memory, header + COUNT):
-        gap = time - word(memory, event_at(memory, plan.stride, block, (seq - 1) & SEQ_MASK) + TIME)
-    for window in range(len(plan.spans)):
-        enter(memory, plan, scratch, block, window, time, amount, seq, gap)
-    for pair in range(len(plan.first_windows)):
-        field = plan.first_fields[pair]
-        new = scratch.ages[field] >= scratch.counts[plan.first_windows[pair]]
-        scratch.firsts[pair] = -1 if scratch.codes[field] == NONE else new
+    high, low = square(amount)
+    for window in range(plan.window_count):
+        enter(memory, plan, scratch, user, window, time, amount, high, low, place, gap)
+    for pair in range(plan.first_count):
+        window, field = get(plan.firsts, 2 * pair), get(plan.firsts, 2 * pair + 1)
+        new = signed(get(scratch.ages, field) >= get(scratch.results, WIDTH * window + R_COUNT))
+        scratch.results[unsigned(plan.firsts_at + pair)] = -1 if get(scratch.codes, field) == NONE else new
     for field in range(plan.fields):
         if scratch.codes[field] != NONE:
-            put(memory, lasts(memory, block) + scratch.codes[field], seq)
-    link_transaction(memory, block, event, seq, transaction)
-    put(memory, header + COUNT, quarter(memory, header + COUNT) + 1)
+            put(memory, user.lasts + scratch.codes[field], place)
+    link_transaction(memory, user.block, event, place, transaction)
+    put(memory, user.header + COUNT, quarter(memory, user.header + COUNT) + 1)
     book[EVENTS] += 1
 
 
@@ -184,77 +213,97 @@ def enter(
     memory: Memory,
     plan: Plan,
     scratch: Scratch,
-    block: int,
+    user: User,
     window: int,
     time: int,
     amount: int,
-    seq: int,
+    square_high: int,
+    square_low: int,
+    place: int,
     gap: int,
 ) -> None:
     """Move a window's start up to the newest event and let that event in."""
-    place = block + plan.places[window]
-    front = quarter(memory, 4 * place + FRONT)
-    start = time - plan.spans[window]
-    while front != seq:
-        event = event_at(memory, plan.stride, block, front)
+    state = user.block + window_number(plan, window, W_STATE)
+    front, others = quarter(memory, 4 * state + FRONT), quarter(memory, 4 * state + INSIDE)
+    start = time - window_number(plan, window, W_SPAN)
+    while others:
+        event = user.ring + front * plan.stride
         if word(memory, event + TIME) > start:
             break
-        leave(memory, plan, block, window, event, front)
-        front = (front + 1) & SEQ_MASK
-    others = (seq - front) & SEQ_MASK
-    total = word(memory, place + SUM) + amount
-    memory.words[place + SUM] = total
-    scratch.counts[window] = others + 1
-    scratch.sums[window] = total
-    scratch.gaps[window] = gap if others else -1
-    if plan.squares[window]:
-        high, low = square(amount)
-        high += word(memory, place + SQUARES_HIGH)
-        low += word(memory, place + SQUARES_LOW)
-        memory.words[place + SQUARES_HIGH] = high
-        memory.words[place + SQUARES_LOW] = low
-        scratch.squares_high[window] = high
-        scratch.squares_low[window] = low
-    for pair in range(plan.distinct_from[window], plan.distinct_from[window + 1]):
-        at = 4 * block + plan.distinct_places[pair]
-        field = plan.distinct_fields[pair]
-        distinct = quarter(memory, at)
-        if scratch.ages[field] > others and scratch.codes[field] != NONE:
-            distinct += 1
-            put(memory, at, distinct)
-        scratch.distincts[pair] = distinct
+        leave(memory, plan, user, window, event, front)
+        front = later(user, front)
+        others -= 1
+    put(memory, 4 * state + FRONT, front if others else place)
+    put(memory, 4 * state + INSIDE, others + 1)
+    total = word(memory, state + SUM) + amount
+    memory.words[unsigned(state + SUM)] = total
+    results, at = scratch.results, WIDTH * window
+    results[unsigned(at + R_COUNT)] = others + 1
+    results[unsigned(at + R_SUM)] = total
+    results[unsigned(at + R_GAP)] = gap if others else -1
+    if window_number(plan, window, W_SQUARES):
+        high = word(memory, state + SQUARES_HIGH) + square_high
+        low = word(memory, state + SQUARES_LOW) + square_low
+        memory.words[unsigned(state + SQUARES_HIGH)] = high
+        memory.words[unsigned(state + SQUARES_LOW)] = low
+        results[unsigned(at + R_SQUARES_HIGH)] = high
+        results[unsigned(at + R_SQUARES_LOW)] = low
+    for pair in range(window_number(plan, window, W_PAIRS), window_number(plan, window, W_PAIRS_END)):
+        field, count = get(plan.pairs, 2 * pair), user.header + get(plan.pairs, 2 * pair + 1)
+        distinct = quarter(memory, count) + signed(get(scratch.ages, field) > others)
+        put(memory, count, distinct)
+        results[unsigned(plan.distincts_at + pair)] = distinct
 
 
 @piece
-def push_newest(memory: Memory, plan: Plan, scratch: Scratch, block: int, amount: int) -> None:
-    """Push the newest event, just appended, on the stacks; leave each window's extremes in `scratch`."""
-    end = next_seq(memory, block)
+def push_newest(memory: Memory, plan: Plan, scratch: Scratch, user: User, place: int, amount: int) -> None:
+    """Push the newest event, just appended, on the stacks; leave the extremes that are read in `scratch`."""
     if plan.high:
-        push(memory, plan.stride, block, HIGH_AT, HIGH_CAP, (end - 1) & SEQ_MASK, amount, 1)
+        push(memory, plan.stride, user, HIGH_AT, HIGH_CAP, place, amount, 1)
+    for number in range(plan.high):
+        at, extreme = WIDTH * get(plan.highs, 2 * number), user.block + get(plan.highs, 2 * number + 1)
+        count = get(scratch.results, at + R_COUNT)
+        highest = follow(memory, plan.stride, user, HIGH_AT, HIGH_CAP, extreme, place, count, amount, 1)
+        scratch.results[unsigned(at + R_HIGH)] = highest
     if plan.low:
-        push(memory, plan.stride, block, LOW_AT, LOW_CAP, (end - 1) & SEQ_MASK, amount, -1)
-    for number in range(len(plan.high_windows)):
-        window = plan.high_windows[number]
-        count = scratch.counts[window]
-        scratch.highs[window] = best(memory, plan.stride, block, HIGH_AT, HIGH_CAP, end, count)
-    for number in range(len(plan.low_windows)):
-        window = plan.low_windows[number]
-        count = scratch.counts[window]
-        scratch.lows[window] = best(memory, plan.stride, block, LOW_AT, LOW_CAP, end, count)
+        push(memory, plan.stride, user, LOW_AT, LOW_CAP, place, amount, -1)
+    for number in range(plan.low):
+        at, extreme = WIDTH * get(plan.lows, 2 * number), user.block + get(plan.lows, 2 * number + 1)
+        count = get(scratch.results, at + R_COUNT)
+        lowest = follow(memory, plan.stride, user, LOW_AT, LOW_CAP, extreme, place, count, amount, -1)
+        scratch.results[unsigned(at + R_LOW)] = lowest
+
+
+@piece
+def find_extremes(memory: Memory, plan: Plan, user: User) -> None:
+    """Find every window's extreme anew; the user's ring starts with its oldest event."""
+    end, events = next_place(memory, user), quarter(memory, user.header + COUNT)
+    if events == 0:
+        return
+    for number in range(plan.high):
+        state = user.block + window_number(plan, plan.highs[2 * number], W_STATE)
+        extreme, inside = user.block + plan.highs[2 * number + 1], quarter(memory, 4 * state + INSIDE)
+        note(memory, plan.stride, user, HIGH_AT, HIGH_CAP, extreme, end, inside)
+    for number in range(plan.low):
+        state = user.block + window_number(plan, plan.lows[2 * number], W_STATE)
+        extreme, inside = user.block + plan.lows[2 * number + 1], quarter(memory, 4 * state + INSIDE)
+        note(memory, plan.stride, user, LOW_AT, LOW_CAP, extreme, end, inside)
 
 
 @section
 def take_out(memory: Memory, plan: Plan, scratch: Scratch, block: int) -> int:
     """Copy the user's events, oldest first, with the hashes of their field values; return how many."""
-    seq, count = quarter(memory, 4 * block + HEAD_SEQ), quarter(memory, 4 * block + COUNT)
+    user = user_at(memory, block)
+    place, count = quarter(memory, user.header + HEAD), quarter(memory, user.header + COUNT)
     for row in range(count):
-        event = event_at(memory, plan.stride, block, (seq + row) & SEQ_MASK)
+        event = user.ring + place * plan.stride
         scratch.times[row] = word(memory, event + TIME)
         scratch.transactions[row] = word(memory, event + TRANSACTION)
         scratch.amounts[row] = word(memory, event + AMOUNT)
         for field in range(plan.fields):
             code = quarter(memory, 4 * event + CODES + field)
-            scratch.values[row, field] = 0 if code == NONE else word(memory, hashes(memory, block) + code)
+            scratch.values[row, field] = 0 if code == NONE else word(memory, user.hashes + code)
+        place = later(user, place)
     return count
 
 
@@ -275,67 +324,74 @@ def put_back(
         return -1
     users.book[EVENTS] -= quarter(memory, 4 * block + COUNT)
     adopt(memory, plan, users, block, new)
+    user = user_at(memory, new)
     for row in range(first, end):
-        look_up(memory, plan, scratch, new, scratch.values, row)
+        look_up(memory, plan, scratch, user, row - first, scratch.values, row)
         append(
             memory,
             plan,
             users.book,
             scratch,
-            new,
+            user,
+            row - first,
             scratch.times[row],
+            0,
             scratch.transactions[row],
             scratch.amounts[row],
             scratch.values,
             row,
         )
     if plan.high:
-        fill(memory, new, HIGH_AT, HIGH_CAP, scratch.amounts, first, end, 1)
+        fill(memory, user, HIGH_AT, HIGH_CAP, scratch.amounts, first, end, 1)
     if plan.low:
-        fill(memory, new, LOW_AT, LOW_CAP, scratch.amounts, first, end, -1)
+        fill(memory, user, LOW_AT, LOW_CAP, scratch.amounts, first, end, -1)
+    find_extremes(memory, plan, user)
     return new
 
 
 @section
-def move(memory: Memory, plan: Plan, users: Users, block: int, new_values: int) -> int:
-    """Copy a user into a block with room for one event more and that many new values; return it, or -1 when full.
-
-    Sequence numbers and codes stay, so only what depends on a table's size is made anew.
-    """
-    words, old, size = memory.words, 4 * block, quarter(memory, 4 * block + COUNT)
-    top = quarter(memory, old + VALUES_TOP)
-    values = max(top, quarter(memory, old + VALUES) + new_values)
-    high, low = quarter(memory, old + HIGH_SIZE) + 1, quarter(memory, old + LOW_SIZE) + 1
-    new = new_block(memory, plan, users, quarter(memory, old + KEY_LENGTH), size + 1, values, high, low)
-    if new < 0:
+def move(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int, new_values: int) -> int:
+    """Copy a user into a block that fits it, one event more and that many new values; return it, or -1 when full."""
+    user, size = user_at(memory, block), quarter(memory, 4 * block + COUNT)
+    values = quarter(memory, user.header + VALUES) + new_values
+    high, low = quarter(memory, user.header + HIGH_SIZE) + 1, quarter(memory, user.header + LOW_SIZE) + 1
+    key_length = quarter(memory, user.header + KEY_LENGTH)
+    target = new_block(memory, plan, users, key_length, size + 1, values, high, low)
+    if target < 0:
         return -1
+    words, new, end = memory.words, user_at(memory, target), next_place(memory, user)
     for at in range(HEADER_WORDS, plan.fixed_words):
-        words[new + at] = words[block + at]
-    header, first = 4 * new, quarter(memory, old + HEAD_SEQ)
-    put(memory, header + HEAD_SEQ, first)
+        words[target + at] = words[block + at]
+    for window in range(plan.window_count):
+        state = 4 * (target + window_number(plan, window, W_STATE))
+        put(memory, state + FRONT, size - quarter(memory, state + INSIDE))
+    copy_values(memory, user, new, end, scratch.renamed)
+    place = quarter(memory, user.header + HEAD)
     for row in range(size):
-        seq = (first + row) & SEQ_MASK
-        source = event_at(memory, plan.stride, block, seq)
-        target = event_at(memory, plan.stride, new, seq)
-        for at in range(plan.stride):
-            words[target + at] = words[source + at]
-        put(memory, header + COUNT, row + 1)
-        link_transaction(memory, new, target, seq, word(memory, target + TRANSACTION))
-    copy_values(memory, block, new)
+        old_event, event = user.ring + place * plan.stride, new.ring + row * plan.stride
+        for at in range(AMOUNT + 1):
+            words[event + at] = words[old_event + at]
+        for field in range(plan.fields):
+            code = quarter(memory, 4 * old_event + CODES + field)
+            put(memory, 4 * event + CODES + field, NONE if code == NONE else scratch.renamed[code])
+        link_transaction(memory, target, event, row, word(memory, event + TRANSACTION))
+        place = later(user, place)
+    put(memory, new.header + COUNT, size)
     if plan.high:
-        copy_stack(memory, block, new, HIGH_AT, HIGH_CAP)
+        copy_stack(memory, user, new, HIGH_AT, HIGH_CAP, end)
     if plan.low:
-        copy_stack(memory, block, new, LOW_AT, LOW_CAP)
-    adopt(memory, plan, users, block, new)
-    return new
+        copy_stack(memory, user, new, LOW_AT, LOW_CAP, end)
+    find_extremes(memory, plan, new)
+    adopt(memory, plan, users, block, target)
+    return target
 
 
 @piece
-def has_room(memory: Memory, plan: Plan, block: int, new_values: int) -> bool:
+def has_room(memory: Memory, plan: Plan, user: User, new_values: int) -> bool:
     """Whether one more event with so many new field values fits into the block."""
-    header = 4 * block
+    header = user.header
     return (
-        quarter(memory, header + COUNT) < quarter(memory, header + RING_CAP)
+        quarter(memory, header + COUNT) < user.cap
         and quarter(memory, header + VALUES) + new_values <= quarter(memory, header + VALUES_CAP)
         and (not plan.high or quarter(memory, header + HIGH_SIZE) < quarter(memory, header + HIGH_CAP))
         and (not plan.low or quarter(memory, header + LOW_SIZE) < quarter(memory, header + LOW_CAP))
@@ -343,10 +399,10 @@ def has_room(memory: Memory, plan: Plan, block: int, new_values: int) -> bool:
 
 
 @piece
-def is_slack(memory: Memory, block: int) -> bool:
-    """Whether a block is worth shrinking: over three eighths of its ring or of its values lie empty."""
-    header = 4 * block
-    ring, values = quarter(memory, header + RING_CAP), quarter(memory, header + VALUES_CAP)
-    return (ring >= SMALLEST_SHRUNK and 8 * quarter(memory, header + COUNT) < 5 * ring) or (
-        values >= SMALLEST_SHRUNK and 8 * quarter(memory, header + VALUES) < 5 * values
+def is_slack(memory: Memory, user: User) -> bool:
+    """Whether a block is worth shrinking: over three tenths of its ring or of its values lie empty."""
+    header = user.header
+    ring, values = user.cap, quarter(memory, header + VALUES_CAP)
+    return (ring >= SMALLEST_SHRUNK and 10 * quarter(memory, header + COUNT) < 7 * ring) or (
+        values >= SMALLEST_SHRUNK and 10 * quarter(memory, header + VALUES) < 7 * values
     )

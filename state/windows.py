@@ -46,7 +46,6 @@ from state.kernel_layout import (
     QUEUE_SIZE,
     SEED,
     SLOTS_FREE,
-    SLOTS_TOP,
     SWEEP_SOURCE,
     UNWRITTEN,
     USED,
@@ -157,7 +156,9 @@ class Windows:
         these users), before anyone is added.
         """
         bodies = [
-            b"" if sealed is None else record.unseal(sealed, user, self._record_start, keys[row] if keys else repr(user))
+            b""
+            if sealed is None
+            else record.unseal(sealed, user, self._record_start, keys[row] if keys else repr(user))
             for row, (user, sealed) in enumerate(zip(users, records, strict=True))
         ]
         if not users:
@@ -221,9 +222,7 @@ class Windows:
             self._compact()
         return int(dropped)
 
-    def _apply(
-        self, slots: Slots, events: Events, features: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.uint8]:
+    def _apply(self, slots: Slots, events: Events, features: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         columns = kernel_observe.Columns(
             slots,
             events.time_ms,

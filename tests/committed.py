@@ -4,20 +4,28 @@ import threading
 import time
 from collections.abc import Sequence
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from kafka_topics import Topics
 from worker_process import WorkerProcess
 
 
-def committed(topics: Topics, group: str, topic: str) -> dict[int, int]:
-    """Return the committed offset of each partition that has one."""
-    request = [ConsumerGroupTopicPartitions(group)]
+def committed(topics: Topics, group: str, topic: str, *, stable: bool = False) -> dict[int, int]:
+    """Return the committed offset of each partition that has one; none where the broker does not say.
+
+    With `stable`, the broker does not say while a transaction that holds offsets of the group is open. Asked as a
+    consumer: librdkafka's admin client crashes where a coordinator is still loading, as after a broker's restart.
+    """
+    isolation = "read_committed" if stable else "read_uncommitted"
+    consumer = Consumer({"bootstrap.servers": topics.bootstrap, "group.id": group, "isolation.level": isolation})
     try:
-        found = topics.admin.list_consumer_group_offsets(request, require_stable=False)[group].result(20)
+        places = [TopicPartition(topic, partition) for partition in topics.ends(topic)]
+        found = consumer.committed(places, timeout=2 if stable else 20)
+        return {tp.partition: tp.offset for tp in found if tp.error is None and tp.offset >= 0}
     except KafkaException:
         return {}
-    return {tp.partition: tp.offset for tp in found.topic_partitions if tp.topic == topic and tp.offset >= 0}
+    finally:
+        consumer.close()
 
 
 def wait_until_committed(

@@ -142,4 +142,3 @@ def _point(way: str, rng: random.Random) -> str | None:
     if way == "random":
         return None
     return f"{way}:{rng.randrange(1, 4)}"
-

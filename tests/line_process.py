@@ -1,11 +1,10 @@
 """A worker in a process of its own, as the command starts it, that can be told to kill itself at a named point.
 
-    python tests/line_process.py '{"kafka.group": "g", ...}' [POINT:COUNT[:STOP]]
+    python tests/line_process.py '{"kafka.group": "g", ...}' [POINT:COUNT[:STOP|:WAIT]]
 
-POINT is a hook of the observer: produced, offsets_sent, committing, users_written, ... The process is killed (SIGKILL,
-nothing is cleaned up), or suspended (SIGSTOP), when the hook is reached for the COUNT-th time. A line on standard
-output tells when a partition
-goes live and when the first batch is committed.
+POINT is a hook of the observer: produced, offsets_sent, committing, users_written, ... When it is reached for the
+COUNT-th time, the process is killed (SIGKILL, nothing is cleaned up), with STOP suspended (SIGSTOP); with WAIT the
+thread that came there waits for ever. Each line on standard output tells one thing the worker did.
 """
 
 import json
@@ -13,24 +12,29 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 
 from stream.app import compose
 from stream.observer import Observer, Observers
 from stream.settings import load_settings
 
+WAYS = {"": signal.SIGKILL, "STOP": signal.SIGSTOP, "WAIT": None}
+
 
 class Killer(Observer):
-    """Kills (or suspends) its own process at the count-th call of one hook."""
+    """Kills or suspends its own process, or holds the calling thread, at the count-th call of one hook."""
 
-    def __init__(self, point: str, count: int, number: signal.Signals = signal.SIGKILL) -> None:
+    def __init__(self, point: str, count: int, number: signal.Signals | None) -> None:
         self._left = count
         self._signal = number
         setattr(self, point, self._reached)
 
     def _reached(self, *_args: object, **_kwargs: object) -> None:
         self._left -= 1
-        if self._left == 0:
+        if self._left == 0 and self._signal is None:
+            threading.Event().wait()
+        elif self._left == 0:
             os.kill(os.getpid(), self._signal)
 
 
@@ -85,7 +89,7 @@ def main() -> None:
     observers: list[Observer] = [Teller()]
     if len(sys.argv) > 2:
         point, count, *how = sys.argv[2].split(":")
-        observers.append(Killer(point, int(count), signal.SIGSTOP if how == ["STOP"] else signal.SIGKILL))
+        observers.append(Killer(point, int(count), WAYS["".join(how)]))
     app = compose(settings, Observers(*observers))
     signal.signal(signal.SIGTERM, lambda *_: app.stop())
     app.run()

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from disturbed import Crew
@@ -224,13 +224,3 @@ def readable_to_its_end(topics: Topics, topic: str) -> bool:
 def wait_until_ended(topics: Topics, topic: str, deadline_secs: float = 30) -> None:
     """Wait until every transaction that wrote to the topic has ended."""
     wait_until(lambda: readable_to_its_end(topics, topic), f"no transaction on {topic} is open", deadline_secs)
-
-
-def offsets_are_stable(topics: Topics, group: str) -> bool:
-    """Say whether no open transaction holds offsets of the group."""
-    request = [ConsumerGroupTopicPartitions(group)]
-    try:
-        found = topics.admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=2)[group]
-        return all(tp.error is None for tp in found.result(5).topic_partitions)
-    except KafkaException:
-        return False

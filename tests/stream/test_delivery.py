@@ -62,7 +62,7 @@ def test_a_killed_worker_holds_up_readers_until_its_timeout_or_until_it_is_back(
         assert time.monotonic() - back_at < 10, "its own timeout is 60 s"
         assert crew.finish().differences(calm.output) == []
 
-    with crew_of(calm.source, **{"kafka.transaction_timeout_ms": 1_000}) as crew:
+    with crew_of(calm.source, **{"kafka.transaction_timeout_ms": 3_000}) as crew:
         kill_within_a_transaction(crew, "dynamic-1")
         wait_until_ended(topics, crew.line.decisions, 10)
 
@@ -218,14 +218,11 @@ def test_at_least_once_decides_every_record_and_repeats_identically(topics, crew
 
 
 def kill_within_a_transaction(crew: ThreadedCrew, name: str) -> None:
-    """Kill workers at the commit until one has left decisions that nobody may read yet."""
-    for _ in range(5):
-        worker = crew.start(name, "committing:3", **{"kafka.producer": {"linger.ms": "0"}})
-        worker.end()
-        assert worker.killed, worker.errors
-        if not readable_to_its_end(crew.topics, crew.line.decisions):
-            return
-    raise AssertionError("no kill left an open transaction behind")
+    """Kill a worker whose decisions are written and not committed."""
+    worker = crew.start(name, "committing:3:WAIT")
+    worker.wait_for("committing", 3)
+    wait_until(lambda: not readable_to_its_end(crew.topics, crew.line.decisions), "its decisions are written")
+    worker.kill()
 
 
 def payment(number: int, **more: object) -> tuple[bytes, bytes]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from committed import committed
 from kafka_server import KafkaServer
 from kafka_topics import Topics, wait_until
-from line_thread import ThreadedCrew, line_settings, offsets_are_stable, threaded_crew
+from line_thread import ThreadedCrew, line_settings, threaded_crew
 from redis_server import RedisServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
@@ -43,7 +44,10 @@ def test_a_transaction_that_timed_out_is_begun_again(shared: ThreadedCrew, topic
     long = {"kafka.session_timeout_ms": 30_000, "kafka.transaction_timeout_ms": 1_000}
     stopped = shared.start("w1", "committing:4:STOP", **long)
     stopped.wait_until(lambda: is_stopped(stopped.process.pid), "the worker to be stopped at its fourth commit")
-    wait_until(lambda: offsets_are_stable(topics, shared.group), "the broker ends its transaction")
+    wait_until(
+        lambda: committed(topics, shared.group, shared.line.transactions, stable=True),
+        "the broker ends its transaction",
+    )
     stopped.resume()
 
     assert shared.finish().differences(calm.output) == []

@@ -63,6 +63,7 @@ def crashed(crew: ThreadedCrew, name: str, point: str, count: int, **more: objec
 
 def settle(crew: ThreadedCrew, worker: LineThread | WorkerProcess) -> None:
     """Wait until every record that is in the input now is committed."""
+    worker.wait_for("assigned")
     wait_until(lambda: _caught_up(crew, worker), "all input is committed")
 
 

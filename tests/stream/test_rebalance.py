@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupState
 
+from committed import committed
 from kafka_topics import Topics, wait_until
-from line_thread import LineThread, ThreadedCrew, line_settings, offsets_are_stable, threaded_crew
+from line_thread import LineThread, ThreadedCrew, line_settings, threaded_crew
 from redis_server import RedisServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
@@ -38,7 +39,7 @@ def test_workers_that_join_and_leave_leave_no_trace(shared: ThreadedCrew, calm):
 
 
 def test_a_revocation_waits_for_the_commit_in_flight(shared: ThreadedCrew, calm):
-    first = shared.here("w1", start=False)
+    first = shared.here("w1", start=False, **{"kafka.transaction_timeout_ms": 30_000})
     hold = first.hold("committing", 3)
     Polling(first, while_producing=3)
     first.start()
@@ -62,7 +63,10 @@ def test_a_batch_that_fails_while_partitions_are_revoked_is_not_stored(topics: T
     assert hold.reached.wait(20)
     second = shared.here("w2")
     first.wait_for("revoking")
-    wait_until(lambda: offsets_are_stable(topics, shared.group), "the broker ends its transaction")
+    wait_until(
+        lambda: committed(topics, shared.group, shared.line.transactions, stable=True),
+        "the broker ends its transaction",
+    )
     hold.release()
     first.wait_for("revoked")
     assert first.count("committed") == 2

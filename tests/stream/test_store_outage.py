@@ -71,6 +71,7 @@ def settle(crew: ThreadedCrew, worker: LineThread) -> None:
         ends = crew.topics.ends(crew.line.transactions)
         return committed(crew.topics, crew.group, crew.line.transactions) == ends
 
+    worker.wait_for("assigned")
     wait_until(caught_up, "all input is committed")
 
 

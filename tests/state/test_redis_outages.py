@@ -87,7 +87,7 @@ def test_a_server_without_memory_is_unavailable_for_writes_and_still_read(
 ) -> None:
     with own_redis.client() as operator:
         operator.config_set("maxmemory", 1)
-        with pytest.raises(StoreUnavailable, match="OOM|OutOfMemoryError"):
+        with pytest.raises(StoreUnavailable, match=r"OOM|OutOfMemoryError"):
             own_store.save(0, [Row(b"a", 2, b"newer", 0)])
         assert own_store.load(0, [b"a"]).records == [b"record"]
         operator.config_set("maxmemory", 0)
@@ -100,7 +100,7 @@ def test_a_server_that_became_a_replica_is_unavailable_for_writes(
 ) -> None:
     with own_redis.client() as operator:
         operator.replicaof("127.0.0.1", "1")
-        with pytest.raises(StoreUnavailable, match="READONLY|ReadOnlyError"):
+        with pytest.raises(StoreUnavailable, match=r"READONLY|ReadOnlyError"):
             own_store.save(0, [Row(b"a", 2, b"newer", 0)])
         operator.replicaof("NO", "ONE")
     own_store.save(0, [Row(b"a", 2, b"newer", 0)])

@@ -177,6 +177,7 @@ def _wire(
         choice=settings.store.recovery,
         partitions=around.partitions,
         retention_ms=spec.retention_ms,
+        transaction_secs=settings.kafka.transaction_timeout_ms / 1000,
         vouches_ms=EXPIRY_MARGIN_MS,
         now_ms=_now_ms,
     )

@@ -36,7 +36,7 @@ from stream.recovery import Choice, Facts, Start, plan
 
 __all__ = ["Assignment"]
 
-BROKER_SECS = 30.0  # longer than a predecessor's open transaction keeps its offsets unstable
+BROKER_SECS = 20.0  # for one answer, beyond what a predecessor's open transaction keeps its offsets unstable
 REVOKE_SECS = 5.0  # well below the session timeout, so that the group does not wait for a slow store
 
 
@@ -63,6 +63,7 @@ class Assignment:
         choice: Choice,
         partitions: int,
         retention_ms: int,
+        transaction_secs: float,
         vouches_ms: int,
         now_ms: Callable[[], int],
     ) -> None:
@@ -78,6 +79,7 @@ class Assignment:
         self._choice: Choice = choice
         self._partitions = partitions
         self._retention_ms = retention_ms
+        self._broker_secs = BROKER_SECS + transaction_secs
         self._vouches_ms = vouches_ms
         self._now_ms = now_ms
         self._parked: dict[int, Partition] = {}
@@ -99,7 +101,7 @@ class Assignment:
 
     def recover(self, partitions: Iterable[Partition]) -> None:
         """Drop these partitions' memory and begin again at C: after an aborted batch, or a store that was put back."""
-        self._checkpointer.wait(BROKER_SECS)
+        self._checkpointer.wait(self._broker_secs)
         fresh = [self._fresh(p.number) for p in partitions]
         self._plan(fresh)
         for partition in fresh:
@@ -205,7 +207,7 @@ class Assignment:
         """Return C, None where there is none, and what was committed with it."""
         try:
             found = self._consumer.committed(
-                [TopicPartition(self._topic, number) for number in numbers], timeout=BROKER_SECS
+                [TopicPartition(self._topic, number) for number in numbers], timeout=self._broker_secs
             )
         except KafkaException as error:
             raise BrokerSilent(f"the committed offsets cannot be read: {error.args[0].str()}") from error
@@ -223,7 +225,7 @@ class Assignment:
         partition.phase, partition.windows, partition.unwritten = Phase.WAITING, self._make_windows(), None
         try:
             log_start, log_end = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, number), timeout=BROKER_SECS
+                TopicPartition(self._topic, number), timeout=self._broker_secs
             )
         except KafkaException as error:
             raise BrokerSilent(f"the log's ends cannot be read: {error.args[0].str()}") from error

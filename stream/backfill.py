@@ -78,7 +78,7 @@ def backfill(
     """
     kept = KeptColumns(path, mapping, keep, (*OWN_COLUMNS, *feature_set.names))
     done = Backfill(target.with_suffix(".refused.jsonl"))
-    _prepare(target, done.refused_path)
+    _prepare(path, target, done.refused_path)
     unfinished = target.with_name(f".{target.name}.unfinished")
     writer: pq.ParquetWriter | None = None
     try:
@@ -94,20 +94,22 @@ def backfill(
         if writer is None:
             raise UsageError(f"{path} holds no rows: give a file with transactions.")
         writer.close()
+        if not done.rows:
+            raise FraudstreamError(
+                f"None of the {done.refused.total():,} rows of {path} is a transaction: see the reasons in "
+                f"{done.refused_path}, and name your columns under codec.fields."
+            )
         unfinished.replace(target)
     finally:
         if writer is not None:
             writer.close()
         unfinished.unlink(missing_ok=True)
-    if not done.rows:
-        raise FraudstreamError(
-            f"None of the {done.refused.total():,} rows of {path} is a transaction: see the reasons in "
-            f"{done.refused_path}, and name your columns under codec.fields."
-        )
     return done
 
 
-def _prepare(target: Path, refused_path: Path) -> None:
+def _prepare(path: Path, target: Path, refused_path: Path) -> None:
+    if path.resolve() in (target.resolve(), refused_path.resolve()):
+        raise UsageError(f"{path} would be overwritten by what is made of it: give another path after -o.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         refused_path.unlink(missing_ok=True)

@@ -109,7 +109,7 @@ class Diagnosis:
         minor, limits = self._amounts.one(amount, currency), self._limits
         if minor == BAD_AMOUNT:
             places = f"must be a decimal number that {currency} can hold, with at most {EXPONENTS[currency]} decimals"
-            return self._about("out_of_range", "amount", places)
+            return self._about("out_of_range" if _is_number(amount) else "wrong_type", "amount", places)
         if not limits.amount_min <= minor <= limits.amount_max:
             span = f"must lie between {limits.amount_min} and {limits.amount_max} in minor units"
             return self._about("out_of_range", "amount", span)
@@ -136,3 +136,8 @@ class Diagnosis:
         """Add our own name of the field where it is not the sender's."""
         ours = ours or self._ours.get(theirs, theirs)
         return detail if ours == theirs else f"(our {ours}) {detail}"
+
+
+def _is_number(amount: float | str) -> bool:
+    """Whether it is, or says, a decimal number, however large or fine."""
+    return not isinstance(amount, str) or re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", amount) is not None

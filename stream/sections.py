@@ -64,7 +64,7 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
         about("exactly_once, or at_least_once for lower latency and repeated decisions after a crash"),
     ] = "exactly_once"
     transaction_timeout_ms: Annotated[
-        int, Meta(ge=1_000, le=900_000, description="How long a killed worker's open transaction can hold up readers")
+        int, Meta(ge=1_000, le=900_000, description="A killed worker's open transaction is ended after this long")
     ] = 10_000
     session_timeout_ms: Annotated[
         int, Meta(ge=1_000, le=1_800_000, description="A worker silent for this long loses its partitions")

@@ -200,3 +200,25 @@ def test_progress_counts_every_row_read(lines, run):
     seen = []
     run(lines([payment(n, amount=-1 if n % 5 == 0 else 1) for n in range(10_000)]), progress=seen.append)
     assert seen == [8_192, 10_000]
+
+
+def test_a_file_is_never_overwritten_by_what_is_made_of_it(tmp_path):
+    history = tmp_path / "history.parquet"
+    write_simulation(Simulation(events=50, users=5, merchants=20), history)
+    before = history.read_bytes()
+
+    with pytest.raises(UsageError, match="would be overwritten"):
+        backfill(history, history, Mapping(), Limits(), SPEC, FEATURES, now_ms=NOW_MS)
+
+    assert history.read_bytes() == before
+
+
+def test_a_target_that_is_there_survives_a_file_without_transactions(tmp_path):
+    bad, target = tmp_path / "bad.jsonl", tmp_path / "features.parquet"
+    bad.write_text('{"transaction_id": "t", "user_id": "u", "amount": -1, "currency": "EUR", "event_time": 1}\n')
+    target.write_bytes(b"an earlier result")
+
+    with pytest.raises(FraudstreamError, match="None of the 1 rows"):
+        backfill(bad, target, Mapping(), Limits(), SPEC, FEATURES, now_ms=NOW_MS)
+
+    assert target.read_bytes() == b"an earlier result"

@@ -185,9 +185,7 @@ def _place(directory: Path, files: Mapping[str, bytes]) -> None:
 def open_bundle(directory: Path) -> Bundle:
     """Read and verify a bundle. Raises BundleError with what is wrong and what to do."""
     if not directory.is_dir():
-        raise BundleError(
-            f"There is no bundle at {directory}; correct the path, or run `fraudstream demo` for one."
-        )
+        raise BundleError(f"There is no bundle at {directory}; correct the path, or run `fraudstream demo` for one.")
     manifest = read_manifest(_read(directory, MANIFEST, MAX_MANIFEST_BYTES), directory)
     extra = sorted(path.name for path in directory.iterdir() if path.name not in (*FILES, MANIFEST))
     if extra:

@@ -204,7 +204,7 @@ def test_progress_counts_every_row_read(lines, run):
 
 def test_a_file_is_never_overwritten_by_what_is_made_of_it(tmp_path):
     history = tmp_path / "history.parquet"
-    write_simulation(Simulation(events=50, users=5, merchants=20), history)
+    write_simulation(simulate(Simulation(events=50, users=5, merchants=20)), history)
     before = history.read_bytes()
 
     with pytest.raises(UsageError, match="would be overwritten"):

@@ -170,7 +170,7 @@ def test_a_decision_or_a_dead_letter_that_is_too_large_is_replaced_by_a_dead_let
     assert errors[7] == errors[60] == b"too_large"
     assert output.dead_letters[0, 20][:2] == (b"u-1", None)
     assert output.dead_letters[0, 21][:2] == (None, None)
-    assert worker.count("aborted") <= 6
+    assert worker.count("aborted") <= 12  # one or two for each of the six refusals; never without end
     if delivery == "exactly_once":
         assert output.repeated == []
 

@@ -116,7 +116,7 @@ def streams(draw, *, users=3, spread=60_000, size=60, fields=2):
                     old.transaction,
                     old.amount + (1 if change == "amount" and old.amount < (1 << 43) - 1 else 0),
                     old.currency + (change == "currency"),
-                    tuple(v + 100 * (change == "values") for v in old.values),
+                    tuple((v + 100 * (change == "values")) % (1 << 64) for v in old.values),
                 )
             )
             continue

@@ -128,6 +128,23 @@ def test_a_late_checkpoint_of_a_former_owner_is_harmless(topics: Topics, calm, l
     assert after.offsets == before.offsets == committed(topics, line.group, calm.source)
 
 
+def test_a_former_owner_that_meets_users_of_its_successor_begins_again(line: ThreadedCrew, calm):
+    """Held up within a batch until another worker has decided and stored everything; then it reads the next users."""
+    former = line.here(
+        "dynamic-1", start=False, **{"worker.max_batch": 1024, "kafka.consumer": {"max.poll.interval.ms": "3000"}}
+    )
+    hold = former.hold("loaded")
+    former.start()
+    assert hold.reached.wait(30)
+    successor = line.here("dynamic-2")
+    settle(line, successor)
+    assert successor.stop() == 0, successor.errors
+    hold.release()
+    former.wait_for("assigned", 2)
+
+    assert line.finish().differences(calm.output) == []
+
+
 def test_a_recovery_replays_the_gap_without_output_and_reads_each_user_once(topics: Topics, own: ThreadedCrew):
     own.here("w")
     own.finish()

@@ -226,6 +226,16 @@ def test_long_random_streams_equal_the_naive_recomputation(seed):
     pair.check_state()
 
 
+def test_users_whose_payments_name_no_field_equal_the_naive_recomputation():
+    """Their tables of values are never filled, and still have to be searched, grown past, stored and loaded."""
+    payments = [Payment(700 * n, n, n + 1 - (n % 11 == 10), 5 * n, 978, (0, 0)) for n in range(300)]
+    names = [b"user-%d" % (n % 3) for n in range(300)]
+    pair = Pair(SPEC, EVERY)
+    for first in range(0, 300, 50):
+        pair.feed(names[first : first + 50], payments[first : first + 50])
+    pair.check_state()
+
+
 def test_replay_leaves_the_same_state_as_observe():
     rng = np.random.default_rng(1)
     payments = [

@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 from state.events import AMOUNT_LIMIT_MINOR, currency_code
 from stream.currencies import EXPONENTS
 
-__all__ = ["BAD_AMOUNT", "AmountReader"]
+__all__ = ["BAD_AMOUNT", "DECIMAL_TEXT", "AmountReader"]
 
 #: Stands for a value that is no amount of its currency; outside every range that can be accepted.
 BAD_AMOUNT: Final = 1 << 62
 
+#: What an amount looks like as a text, as a regular expression that JSON Schema reads alike.
+DECIMAL_TEXT: Final = r"(-?)([0-9]{1,18})(?:\.([0-9]{1,40}))?"
+
+_DECIMAL: Final = re.compile(DECIMAL_TEXT)
 _NOISE: Final = 2.0**-20
 _RELATIVE_NOISE: Final = 2.0**-50
-_DECIMAL: Final = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,40}))?", re.ASCII)
 
 
 class AmountReader:

@@ -15,6 +15,7 @@ import orjson
 from stream.deadletter import DEAD_LETTER_HEADERS, ERRORS
 from stream.decision import Decision
 from stream.mapping import REQUIRED, Limits, Mapping
+from stream.money import DECIMAL_TEXT
 from stream.sections import TopicSettings
 from stream.settings import load_settings
 from stream.transaction import Layout
@@ -122,11 +123,16 @@ def _transaction(mapping: Mapping, limits: Limits) -> dict[str, Any]:
     """Inline the type's schema; a field with alternatives is required as one of them."""
     _, components = msgspec.json.schema_components([Layout(mapping, limits).type])
     schema: dict[str, Any] = components["Transaction"]
+    kinds = {
+        theirs: [option for option in kind.get("anyOf", [kind]) if option.get("type") == "string"]
+        for theirs, kind in schema["properties"].items()
+    }
     for theirs in schema.get("required", ()):
-        kind = schema["properties"][theirs]
-        for option in kind.get("anyOf", [kind]):
-            if option["type"] == "string":
-                option["minLength"] = 1
+        for text in kinds[theirs]:
+            text["minLength"] = 1
+    for theirs in mapping.names("amount"):
+        for text in kinds[theirs]:
+            text["pattern"] = f"^{DECIMAL_TEXT}$"
     choices = [
         {"anyOf": [{"required": [theirs]} for theirs in mapping.names(ours)]}
         for ours in REQUIRED

@@ -67,7 +67,7 @@ class Watch(Observer):
     def happened(self, name: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         told = (*args, *kwargs.values())
         self.events.append((time.monotonic(), name, told[0] if len(told) == 1 else told))
-        for hold in self.holds:
+        for hold in list(self.holds):  # one that is added meanwhile waits for the next call
             if hold.point == name:
                 hold()
 

@@ -13,6 +13,8 @@ from redis_server import RedisServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
+SMALL = {"worker.max_batch": 16}
+
 
 @pytest.fixture
 def shared(topics: Topics, redis: RedisServer, calm) -> Iterator[ThreadedCrew]:
@@ -23,18 +25,28 @@ def shared(topics: Topics, redis: RedisServer, calm) -> Iterator[ThreadedCrew]:
 
 
 def test_workers_that_join_and_leave_leave_no_trace(shared: ThreadedCrew, calm):
-    small = {"worker.max_batch": 16}
-    first = shared.here("w1", **small)
+    # Whoever has committed a batch waits with the next, so that there is work left for whoever joins.
+    first = shared.here("w1", start=False, **SMALL)
+    holds = {first: first.hold("committing")}
+    first.start()
     for name in ("dynamic-2", "w3", "dynamic-4"):
-        hold = first.hold("committing")
-        assert hold.reached.wait(20), "nothing was left to commit"
-        joined = shared.here(name, **small)
+        assert all(hold.reached.wait(20) for hold in holds.values()), "nothing was left to commit"
+        joined = shared.here(name, start=False, **SMALL)
+        its = joined.hold("committing", 2)
+        joined.start()
         wait_until(lambda: rebalancing(shared), "a rebalance is under way")
-        hold.release()
+        held, holds = holds, {worker: worker.hold("committing") for worker in holds}
+        for hold in held.values():
+            hold.release()
         joined.wait_for("committed")
         if name.startswith("dynamic"):
+            its.release()
             assert joined.stop() == 0, joined.errors
+        else:
+            holds[joined] = its
 
+    for hold in holds.values():
+        hold.release()
     assert shared.finish().differences(calm.output) == []
 
 

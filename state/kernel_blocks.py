@@ -120,7 +120,7 @@ def new_block(
     high_cap = power_of_two(high + SPARE_STACK) if plan.high else 0
     low_cap = power_of_two(low + SPARE_STACK) if plan.low else 0
     # Most chains are then empty, and a look-up that ends there is cheap.
-    chains, buckets = min(NONE, events + (events >> 1)), min(NONE, 2 * values)
+    chains, buckets = min(NONE, events + (events >> 2)), min(NONE, values + (values >> 2))
     quarters = chains + buckets + 2 * values + high_cap + low_cap
     hashes_at = plan.fixed_words + (key_length + 7) // 8
     ring_at = (hashes_at + values + 3) & ~3  # an event of four words then never lies on two lines

@@ -154,6 +154,7 @@ class Scratch(NamedTuple):
     transactions: I64
     amounts: I64
     values: I64  # [event, field] hashes
+    ahead: I64  # [8, 4 + field] of the events to come: ring, lasts, hashes, transaction chain, value chains
 
 
 AGELESS = 1 << 20

@@ -134,6 +134,11 @@ def compile_plan(spec: StateSpec, feature_set: FeatureSet) -> Plan:
     )
 
 
+def key(plan: Plan) -> tuple[bytes, ...]:
+    """Return what is equal for equal plans alone, and can be a key."""
+    return tuple(np.asarray(part, np.int64).tobytes() for part in plan)
+
+
 def new_scratch(plan: Plan) -> Scratch:
     """Return the working space for a plan."""
     rows = plan.max_events + 1
@@ -147,6 +152,7 @@ def new_scratch(plan: Plan) -> Scratch:
         transactions=np.empty(rows, np.int64),
         amounts=np.empty(rows, np.int64),
         values=np.empty((rows, plan.fields), np.int64),
+        ahead=np.zeros((8, 4 + plan.fields), np.int64),
     )
 
 

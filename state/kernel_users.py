@@ -47,7 +47,7 @@ MULTIPLIER, STEP = unsigned(0x9E37_79B9_7F4A_7C15), unsigned(32)
 TAG_MASK = 0x7FFF_FFFF << 32
 SLOT_MASK = 0xFFFF_FFFF
 FIND_AHEAD = 8  # keys
-FIRST_EVENTS, FIRST_VALUES = 1, 3  # room in the block of a user never seen
+FIRST_EVENTS, FIRST_VALUES = 0, 3  # room in the block of a user never seen, before what is added to spare
 
 
 @piece
@@ -101,17 +101,31 @@ def has_key(memory: Memory, plan: Plan, block: int, keys: U8, start: int, end: i
 
 
 @entry
+def measure_keys(keys: U8, separator: int, lengths: I64) -> bool:
+    """Fill in the lengths of the keys, each of which a separator follows; return whether there are that many."""
+    found, start = 0, 0
+    for at in range(len(keys)):
+        if keys[at] == separator:
+            if found < len(lengths):
+                lengths[found] = at - start
+            found, start = found + 1, at + 1
+    return found == len(lengths)
+
+
+@entry
 def find(memory: Memory, plan: Plan, users: Users, keys: U8, lengths: I64, slots: I64) -> None:
-    """Fill in each key's slot, -1 where the user is not in memory. `keys` uint8: the keys one after another.
+    """Fill in each key's slot, -1 where the user is not in memory.
+
+    `keys` uint8: the keys one after another, a byte between them.
 
     Three stages, some keys apart, so that what one reads has been fetched when it comes: the key's hash, kept in
     `slots` for the while; its table entry; the key in the block.
     """
     rows, mask = len(lengths), len(users.table) - 1
-    hashed_to = found_to = 0
+    hashed_to = found_to = -1
     for row in range(rows + 2 * FIND_AHEAD):
         if row < rows:
-            hashed_from, hashed_to = hashed_to, hashed_to + lengths[row]
+            hashed_from, hashed_to = hashed_to + 1, hashed_to + 1 + lengths[row]
             code = hash_key(keys, hashed_from, hashed_to, users.book[SEED])
             prefetch(users.table, code & mask)
             slots[row] = code
@@ -123,7 +137,7 @@ def find(memory: Memory, plan: Plan, users: Users, keys: U8, lengths: I64, slots
                 prefetch(memory.words, block + plan.fixed_words)
         if row >= 2 * FIND_AHEAD:
             done = row - 2 * FIND_AHEAD
-            found_from, found_to = found_to, found_to + lengths[done]
+            found_from, found_to = found_to + 1, found_to + 1 + lengths[done]
             place = find_place(memory, plan, users, keys, found_from, found_to, slots[done])
             slots[done] = (users.table[place] & SLOT_MASK) - 1
 
@@ -134,9 +148,9 @@ def create(memory: Memory, plan: Plan, users: Users, keys: U8, lengths: I64, sta
 
     There must be a free slot and a free half of the table for each.
     """
-    end = start
+    end = start - 1
     for row in range(start_row, len(lengths)):
-        start, end = end, end + lengths[row]
+        start, end = end + 1, end + 1 + lengths[row]
         code = hash_key(keys, start, end, users.book[SEED])
         place = find_place(memory, plan, users, keys, start, end, code)
         if users.table[place]:

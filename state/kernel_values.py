@@ -106,6 +106,7 @@ def remove_value(memory: Memory, user: User, code: int) -> None:
         at = user.links + quarter(memory, at)
     put(memory, at, quarter(memory, user.links + code))
     put(memory, user.links + code, quarter(memory, header + VALUES_FREE))
+    put(memory, user.lasts + code, NONE)  # nobody's: should two fields have met in one hash, it is removed once
     put(memory, header + VALUES_FREE, code)
     put(memory, header + VALUES, quarter(memory, header + VALUES) - 1)
 

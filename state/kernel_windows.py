@@ -66,6 +66,7 @@ from state.kernel_plan import W_PAIRS, W_PAIRS_END, W_SPAN, W_SQUARES, W_STATE, 
 from state.kernel_stacks import copy_stack, fill, follow, note, pop_oldest, push, stack_size
 from state.kernel_values import add_value, copy_values, find_value, link_transaction, remove_value
 
+UNROLLED = 5  # windows; those of the default feature set
 SMALLEST_SHRUNK = 16  # below it a step of the size class is too coarse to gain anything
 LIMB = 22  # amounts have 43 bits: 21 above this, 22 below
 
@@ -194,7 +195,18 @@ def append(
             scratch.codes[field] = add_value(memory, user, values[row, field])
         put(memory, 4 * event + CODES + field, scratch.codes[field])
     high, low = square(amount)
-    for window in range(plan.window_count):
+    # By hand, since LLVM does not unroll so long a body, and only then the plan's numbers fold into it.
+    if plan.window_count > 0:
+        enter(memory, plan, scratch, user, 0, time, amount, high, low, place, gap)
+    if plan.window_count > 1:
+        enter(memory, plan, scratch, user, 1, time, amount, high, low, place, gap)
+    if plan.window_count > 2:
+        enter(memory, plan, scratch, user, 2, time, amount, high, low, place, gap)
+    if plan.window_count > 3:
+        enter(memory, plan, scratch, user, 3, time, amount, high, low, place, gap)
+    if plan.window_count > 4:
+        enter(memory, plan, scratch, user, 4, time, amount, high, low, place, gap)
+    for window in range(UNROLLED, plan.window_count):
         enter(memory, plan, scratch, user, window, time, amount, high, low, place, gap)
     for pair in range(plan.first_count):
         window, field = get(plan.firsts, 2 * pair), get(plan.firsts, 2 * pair + 1)

@@ -29,6 +29,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -52,16 +53,20 @@ from state.kernel_layout import (
     USERS,
     Users,
 )
-from state.kernel_plan import compile_plan, new_scratch
+from state.kernel_plan import compile_plan, key, new_scratch
 
 FIRST_SLOTS = 1024
 WORTH_COMPACTING = 8  # compact rather than grow when an eighth or more of the arena in use is dead
-TOO_DEAD = 10  # sweep when a tenth is dead,
+TOO_DEAD = 20  # sweep when a twentieth is dead,
 SMALL_WORDS = 1 << 14  # but not below 128 KB,
-SWEEP_WORDS = 64  # so many words an event, so that no batch waits long: 512 B take about 50 ns
+SWEEP_WORDS = (
+    64  # so many words an event, so that no batch waits long (512 B take about 50 ns), and more the more is dead
+)
+SEPARATOR = b"\xff"  # no byte of UTF-8
 KEY_LIMIT = 0xFFFF  # bytes of a user id; a block holds the length in 16 bits
 
 Slots = npt.NDArray[np.int64]
+_observers: dict[tuple[bytes, ...], kernel_observe.Observe] = {}  # what `warm` compiled for one plan, by its key
 Bytes = bytes  # `Windows.bytes` hides the name inside the class
 
 
@@ -103,6 +108,7 @@ class Windows:
         self.feature_set = feature_set
         self._plan = compile_plan(spec, feature_set)
         self._scratch = new_scratch(self._plan)
+        self._observe = _observers.get(key(self._plan)) or partial(kernel_observe.observe, self._plan)
         self._arena = Arena(reserve_bytes)
         self._no_features = np.empty((0, len(feature_set.features)), np.float32)
         self._record_start = record.header_start(len(spec.fields), spec.hash)
@@ -236,12 +242,10 @@ class Windows:
         flags = np.zeros(len(slots), np.uint8)
         done = 0
         while done < len(slots):
-            done = kernel_observe.observe(
-                self._arena.memory, self._plan, self._users, self._scratch, columns, done, features, flags
-            )
+            done = self._observe(self._arena.memory, self._users, self._scratch, columns, done, features, flags)
             if done < len(slots):
                 self._make_room()
-        self._tidy(SWEEP_WORDS * len(slots))
+        self._tidy(len(slots))
         return flags
 
     def _check(self, columns: kernel_observe.Columns) -> None:
@@ -268,12 +272,17 @@ class Windows:
         kernel_blocks.sweep(self._arena.memory, self._users, True, len(self._arena.memory.words))
         self._arena.give_back(int(self._users.book[USED]))
 
-    def _tidy(self, budget_words: int) -> None:
-        """Do a part of a sweep when one is under way or due."""
+    def _tidy(self, events: int) -> None:
+        """Do a part of a sweep when one is under way or due, in proportion to the events applied.
+
+        While all users grow at once each event leaves a dead block behind: then the pace has to rise with what is dead.
+        """
         book = self._users.book
         due = book[USED] > SMALL_WORDS and TOO_DEAD * book[DEAD] > book[USED]
         if book[SWEEP_SOURCE] or due:
-            kernel_blocks.sweep(self._arena.memory, self._users, not book[SWEEP_SOURCE], budget_words)
+            pressure = max(1.0, TOO_DEAD * book[DEAD] / book[USED]) ** 2
+            words = int(SWEEP_WORDS * pressure * events)
+            kernel_blocks.sweep(self._arena.memory, self._users, not book[SWEEP_SOURCE], words)
             if not book[SWEEP_SOURCE]:
                 self._arena.give_back(int(book[USED]))
 
@@ -284,7 +293,7 @@ class Windows:
             raise ValueError(f"a user id has {int(lengths.max())} bytes; the longest is {KEY_LIMIT}")
         done = 0
         while done < len(users):
-            start = int(lengths[:done].sum())
+            start = int(lengths[:done].sum()) + done
             done = kernel_users.create(self._arena.memory, self._plan, self._users, keys, lengths, done, start)
             if done < len(users):
                 self._make_room()
@@ -357,9 +366,21 @@ def compute(
     return features, flags
 
 
-def warm() -> None:
-    """Compile every kernel, or load it from the cache: once at installation, so that a worker starts at once."""
-    windows = Windows(StateSpec(), default_feature_set(), reserve_bytes=1)
+def warm(spec: StateSpec | None = None, feature_set: FeatureSet | None = None) -> None:
+    """Compile every kernel, or load it from the cache: once at installation, so that a worker starts at once.
+
+    From then on this process has a faster kernel for the feature set (the default one unless given); any other runs on
+    the general one, to the same bits. Raises FeatureSetError when the state keeps too little.
+    """
+    spec, feature_set = spec or StateSpec(), feature_set or default_feature_set()
+    plan = compile_plan(spec, feature_set)
+    _run_kernels(Windows(spec, feature_set, reserve_bytes=1))
+    if key(plan) not in _observers:
+        _observers[key(plan)] = kernel_observe.observe_for(plan)
+        _run_kernels(Windows(spec, feature_set, reserve_bytes=1))
+
+
+def _run_kernels(windows: "Windows") -> None:
     for offset in range(2):
         windows.add([b"warm"], [None])
         one = Events(
@@ -380,8 +401,13 @@ def warm() -> None:
 
 
 def _columns_of_keys(users: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    lengths = np.fromiter(map(len, users), np.int64, len(users))
-    return np.frombuffer(b"".join(users), np.uint8), lengths
+    """Return the keys one after another, each followed by a separator, and their lengths."""
+    joined = np.frombuffer(SEPARATOR.join([*users, b""]), np.uint8)
+    lengths = np.empty(len(users), np.int64)
+    # Text never holds the separator; where a key does, each is asked for its length, which takes four times as long.
+    if not kernel_users.measure_keys(joined, SEPARATOR[0], lengths):
+        lengths[:] = np.fromiter(map(len, users), np.int64, len(users))
+    return joined, lengths
 
 
 def _split(joined: bytes, lengths: npt.NDArray[np.int64]) -> list[bytes]:

@@ -43,6 +43,7 @@ log = logging.getLogger("fraudstream")
 
 #: Beyond the retention, how long stored users outlive their last write: an outage shorter than this loses nobody.
 EXPIRY_MARGIN_MS: Final = 7 * 86_400_000
+WORTH_A_WORD_SECS: Final = 5.0
 FEATURE_RECORD_BYTES: Final = 512 << 10  # half of a topic's default limit
 
 
@@ -140,11 +141,18 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
         store.close()
         raise
     # The first batch must not wait for kernels to load or a session to allocate.
-    warm()
+    _warm_windows(spec, scoring.feature_set)
     scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32))
     app = _wire(settings, observer, scoring, spec, store, around, bootstrap)
     observer.started(model=scoring.model, engine=scoring.engine, feature_set=scoring.feature_set.hash, state=spec.hash)
     return app
+
+
+def _warm_windows(spec: StateSpec, feature_set: FeatureSet) -> None:
+    started = time.monotonic()
+    warm(spec, feature_set)
+    if (secs := time.monotonic() - started) > WORTH_A_WORD_SECS:
+        log.info("compiled the window kernels for this feature set in %.0f s; the next start finds them", secs)
 
 
 def _wire(

@@ -23,7 +23,7 @@ def parse(text, name='name = "mine"\n'):
 def test_the_default_set_has_24_features_and_a_hash_that_only_a_deliberate_change_moves():
     features = default_feature_set()
     assert len(features.features) == 24
-    assert features.hash == "e18ae3fecbb23b1c"
+    assert features.hash == "1dd9aabfdaf12e52"
     StateSpec().check(features)
 
 

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 import click
 
 from models.errors import ModelError
-from state.errors import StateError
+from state.errors import FeatureSetError, StateError
 from stream.errors import FraudstreamError
 from stream.verbs.backfill import backfill
 from stream.verbs.demo import demo
@@ -30,6 +30,7 @@ from stream.verbs.worker import worker
 __all__ = ["fraudstream", "main"]
 
 FAILED: Final = 1
+WRONG_USE: Final = 2
 
 SETTINGS_FILE: Final = Path("fraudstream.toml")
 
@@ -107,6 +108,8 @@ def main() -> NoReturn:
         # Whoever read our output has enough of it. What is left in the buffer must not be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+    except FeatureSetError as error:
+        _end(_sentence(str(error)), WRONG_USE)
     except (FraudstreamError, StateError, ModelError) as error:
         _end(_sentence(str(error)), getattr(error, "exit_code", FAILED))
     except OSError as error:

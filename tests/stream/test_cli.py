@@ -114,6 +114,15 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(command, args, says):
         ("[worker]\nmax_batch = 0\n", "worker.max_batch in fraudstream.toml must be a whole number at least 1"),
         ("[kafka.properties]\nacks = '1'\n", "kafka.properties.acks in fraudstream.toml is fixed, because"),
         (
+            "[kafka.consumer]\n'fetch.min.byte' = '1'\n",
+            "kafka.consumer.fetch.min.byte is refused by the Kafka client (No such configuration property",
+        ),
+        ("[kafka.producer]\n'linger.ms' = 'x'\n", "kafka.producer.linger.ms is refused by the Kafka client (Invalid"),
+        (
+            "[kafka.properties]\n'security.protocol' = 'ssl'\n'ssl.ca.location' = 'no.pem'\n",
+            "kafka.properties with kafka.consumer is refused by the Kafka client (Failed to create consumer: ssl.ca",
+        ),
+        (
             "[kafka]\nbootstrap_servers = 'embedded'\ndelivery = 'at_least_once'\n[store]\nkind = 'sqlite'\n",
             'store.kind in fraudstream.toml must be "memory" on the embedded broker',
         ),
@@ -137,6 +146,22 @@ def test_a_file_with_other_columns_is_refused_with_the_nearest_one(command, line
         done = command(*args)
         assert "mine.csv has no column transaction_id (the nearest is transaction_ID)" in sentence(done)
         assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "says"),
+    [("cuont", "mine.toml: Feature n has the unknown"), ("count", "Feature n looks back 1h, but")],
+)
+@pytest.mark.parametrize("given", [["--feature-set", "mine.toml"], []])
+def test_a_feature_set_that_cannot_be_computed_is_one_sentence_and_exit_code_2(command, given, aggregate, says):
+    (command.folder / "h.jsonl").write_text("")
+    (command.folder / "mine.toml").write_text(
+        f"name = 'mine'\n[[feature]]\nname = 'n'\naggregate = '{aggregate}'\nwindow = '1h'\ntext = 'n'\n"
+    )
+    command.settings("[state]\nretention = '1m'\nfeature_set = 'mine.toml'\n")
+    done = command("backfill", "h.jsonl", "-o", "f.parquet", *given)
+    assert sentence(done).startswith(says)
+    assert done.returncode == 2
 
 
 def test_the_environment_and_the_command_line_win_over_the_file(command):

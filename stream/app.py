@@ -161,7 +161,12 @@ def _wire(
     consumer = Consumer(consumer_config(settings, bootstrap=bootstrap))
     breaker = Breaker(clock, observer)
     checkpointer = Checkpointer(
-        store, observer, breaker, clock, interval_secs=settings.store.checkpoint_interval_ms / 1000
+        store,
+        observer,
+        breaker,
+        clock,
+        interval_secs=settings.store.checkpoint_interval_ms / 1000,
+        now_ms=_now_ms,
     )
     delivery = _delivery(settings, observer, consumer, around, bootstrap)
     assignment = Assignment(

@@ -237,8 +237,8 @@ class Assignment:
             if committed is not None and watermark is not None and watermark.offset > committed:
                 # Where another worker still goes on, W may have passed the C that was read before it.
                 ((committed, metadata),) = self._committed([number])
-            if committed is not None:  # else both have expired, which must not pass for a first start
-                watermark = self._trusted(number, watermark)
+            if committed is not None and number in self._distrusted:
+                watermark = None
             coverage = Coverage.parse(metadata)
             facts = Facts(
                 self._topic,
@@ -248,6 +248,7 @@ class Assignment:
                 committed,
                 None if watermark is None else watermark.offset,
                 coverage.covered_from(self._retention_ms),
+                stale=watermark is not None and self._stale(watermark, log_end),
             )
             chosen = plan(facts, self._start, self._choice)
             if chosen.begin and chosen.commit:
@@ -277,13 +278,12 @@ class Assignment:
         partition.phase = Phase.REPLAYING
         partition.advance(chosen.replay_from, self._observer)
 
-    def _trusted(self, number: int, watermark: Watermark | None) -> Watermark | None:
-        """Take W as it is unless nobody wrote it for so long that the store may have expired users it vouches for."""
-        if number in self._distrusted:
-            return None
-        if watermark is None or self._now_ms() - watermark.written_at_ms <= self._vouches_ms:
-            return watermark
-        return None
+    def _stale(self, watermark: Watermark, log_end: int) -> bool:
+        """Whether W may vouch for users that are gone: nobody wrote it for long, and the log went on meanwhile.
+
+        Where nothing came, nothing is behind: users that expired are those that expire under a worker, too.
+        """
+        return self._now_ms() - watermark.written_at_ms > self._vouches_ms and watermark.offset < log_end
 
     def _seek(self, partition: Partition) -> None:
         if partition.phase is not Phase.WAITING:

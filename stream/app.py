@@ -31,7 +31,7 @@ from stream.feature_log import FeatureLog
 from stream.feature_sets import chosen_feature_set
 from stream.judge import ConstantJudge, EnsembleJudge
 from stream.line import Judge, Line, Topics
-from stream.namespace import check_namespace
+from stream.namespace import begins_now, check_namespace
 from stream.observer import Observer
 from stream.settings import Settings
 from stream.topics import Surroundings, look_around
@@ -135,14 +135,16 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
     store = make_store(settings, namespace)
     store.open()
     try:
-        check_namespace(store, namespace, store.registered(), settings.store.recovery)
+        registered = store.registered()
+        check_namespace(store, namespace, registered, settings.store.recovery)
     except BaseException:
         store.close()
         raise
     # The first batch must not wait for kernels to load or a session to allocate.
     warm()
     scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32))
-    app = _wire(settings, observer, scoring, spec, store, around, bootstrap)
+    fresh = begins_now(namespace, registered, settings.store.recovery)
+    app = _wire(settings, observer, scoring, spec, store, around, bootstrap, begins_now=fresh)
     observer.started(model=scoring.model, engine=scoring.engine, feature_set=scoring.feature_set.hash, state=spec.hash)
     return app
 
@@ -155,6 +157,8 @@ def _wire(
     store: Store,
     around: Surroundings,
     bootstrap: str | None,
+    *,
+    begins_now: bool,
 ) -> App:
     clock = time.monotonic
     topic = settings.topics.transactions
@@ -180,6 +184,7 @@ def _wire(
         observer,
         start=settings.kafka.start,
         choice=settings.store.recovery,
+        begins_now=begins_now,
         partitions=around.partitions,
         retention_ms=spec.retention_ms,
         transaction_secs=settings.kafka.transaction_timeout_ms / 1000,

@@ -43,9 +43,9 @@ REVOKE_SECS = 5.0  # well below the session timeout, so that the group does not 
 class Assignment:
     """Owned by the loop's thread, which is also the one that serves the callbacks (inside consume and close).
 
-    partitions: how many the topic had at the start. vouches_ms: for how long after its last write a watermark vouches
-    for users the store lets expire. now_ms: wall clock, used for nothing else. full: intake of all partitions is
-    stopped, because too much is unwritten.
+    begins_now: as in Facts. partitions: how many the topic had at the start. vouches_ms: for how long after its last
+    write a watermark vouches for users the store lets expire. now_ms: wall clock, used for nothing else. full: intake
+    of all partitions is stopped, because too much is unwritten.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Assignment:
         *,
         start: Start,
         choice: Choice,
+        begins_now: bool,
         partitions: int,
         retention_ms: int,
         transaction_secs: float,
@@ -77,6 +78,7 @@ class Assignment:
         self._observer = observer
         self._start: Start = start
         self._choice: Choice = choice
+        self._begins_now = begins_now
         self._partitions = partitions
         self._retention_ms = retention_ms
         self._broker_secs = BROKER_SECS + transaction_secs
@@ -249,6 +251,7 @@ class Assignment:
                 None if watermark is None else watermark.offset,
                 coverage.covered_from(self._retention_ms),
                 stale=watermark is not None and self._stale(watermark, log_end),
+                begins_now=watermark is None and self._begins_now,
             )
             chosen = plan(facts, self._start, self._choice)
             if chosen.begin and chosen.commit:

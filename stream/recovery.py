@@ -29,6 +29,7 @@ class Facts:
     covered_from: an offset recorded with the commit such that everything before it is older, in event time, than the
     retention before the newest event: replaying from it rebuilds every window that can still be asked for.
     stale: nobody wrote the watermark for so long that users it vouches for may have expired in the store.
+    begins_now: the state was kept under other settings, and the operator chose not to warm a new one from the log.
     """
 
     topic: str
@@ -39,6 +40,7 @@ class Facts:
     watermark: int | None
     covered_from: int | None = None
     stale: bool = False
+    begins_now: bool = False
 
     @property
     def name(self) -> str:
@@ -130,6 +132,8 @@ def _deleted_unread(facts: Facts, choice: Choice) -> Plan:
 
 
 def _rebuild(facts: Facts, committed: int, choice: Choice) -> Plan:
+    if facts.begins_now:
+        return Plan(committed, committed, begin=True, commit=False, reason="history begins now")
     if facts.covered_from is not None and facts.log_start <= facts.covered_from <= committed:
         return Plan(facts.covered_from, committed, begin=True, commit=False, reason="rebuilt from a covered offset")
     if facts.log_start == 0 or choice == "rebuild":

@@ -86,6 +86,10 @@ def test_version_and_module(command):
         (["publish", "no.csv"], "File 'no.csv' does not exist"),
         (["publish", "h.csv", "--rate", "1", "--speed", "2"], "--rate or --speed, not both"),
         (["backfill", "h.csv"], "Missing option '-o'"),
+        (
+            ["backfill", "h.csv", "-o", "f.csv"],
+            "f.csv would be Parquet under another name: give a path that ends with .parquet to -o.",
+        ),
         (["simulate"], "--output or --topic"),
         (["simulate", "-o", "a.csv", "--rate", "5"], "--rate goes with --topic"),
         (["simulate", "-o", "a.xls"], "a.xls has none of the extensions .jsonl, .csv, .parquet"),
@@ -99,7 +103,7 @@ def test_version_and_module(command):
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_code_2(command, args, says):
-    (command.folder / "h.csv").write_text("a,b\n1,2\n")
+    (command.folder / "h.csv").write_text("transaction_id,user_id,amount,currency,event_time\n1,2,3,EUR,4\n")
     done = command(*args)
     assert says in sentence(done)
     assert done.returncode == 2

@@ -100,7 +100,7 @@ def main() -> NoReturn:
         code = fraudstream.main(prog_name="fraudstream", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        _show(error)
         sys.exit(error.exit_code)
     except click.Abort:
         _end("Interrupted.", FAILED)
@@ -121,6 +121,16 @@ def main() -> NoReturn:
         _end(_sentence(f"the broker or its client refused: {error.args[0].str()}"), FAILED)
     # Of ctx.exit() click hands over the code; the verbs themselves return nothing.
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(error: click.ClickException) -> None:
+    """Show what click says of wrong use; of an option on the wrong side of the verb it only says that there is none."""
+    own = {name for option in fraudstream.params for name in option.opts}
+    if isinstance(error, click.NoSuchOption) and error.option_name in own and error.ctx is not None:
+        verb = error.ctx.command_path.partition(" ")[2]
+        right = f"{error.option_name} goes before the verb: fraudstream {error.option_name} … {verb}"
+        error = click.UsageError(right, error.ctx)
+    error.show()
 
 
 def _end(sentence: str, code: int) -> NoReturn:

@@ -94,6 +94,8 @@ def test_version_and_module(command):
         (["simulate", "-o", "a.csv", "--rate", "5"], "--rate goes with --topic"),
         (["simulate", "-o", "a.xls"], "a.xls has none of the extensions .jsonl, .csv, .parquet"),
         (["--settings", "no.toml", "worker"], "'no.toml' does not exist"),
+        (["worker", "--settings", "h.csv"], "--settings goes before the verb: fraudstream --settings … worker"),
+        (["topics", "show", "--set", "a=b"], "--set goes before the verb: fraudstream --set … topics show"),
         (["--set", "kafka.group", "worker"], "--set takes KEY=VALUE"),
         (["--set", "kafka.grop=x", "worker"], "kafka.grop in the command line is no setting; did you mean group?"),
         (["--set", "worker.max_batch=many", "worker"], "worker.max_batch in the command line must be a whole number"),

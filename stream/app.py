@@ -43,6 +43,7 @@ log = logging.getLogger("fraudstream")
 
 #: Beyond the retention, how long stored users outlive their last write: an outage shorter than this loses nobody.
 EXPIRY_MARGIN_MS: Final = 7 * 86_400_000
+BATCH_HEADER_BYTES: Final = 128  # what the broker counts besides the record's value
 FEATURE_RECORD_BYTES: Final = 512 << 10  # half of a topic's default limit
 
 
@@ -124,6 +125,7 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
     around = look_around(settings, bootstrap=bootstrap)
     for finding in around.warnings:
         log.warning(finding.sentence)
+    _check_feature_topic(settings, scoring.feature_set, around)
     namespace = Namespace(
         around.cluster_id,
         settings.kafka.group,
@@ -147,6 +149,17 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
     app = _wire(settings, observer, scoring, spec, store, around, bootstrap, begins_now=fresh)
     observer.started(model=scoring.model, engine=scoring.engine, feature_set=scoring.feature_set.hash, state=spec.hash)
     return app
+
+
+def _check_feature_topic(settings: Settings, features: FeatureSet, around: Surroundings) -> None:
+    """Refuse a topic that cannot take one row: every batch would be aborted, until the worker gives up."""
+    row = FeatureLog(features.names, features.hash, max_bytes=1).row_bytes(settings.codec.limits.max_id_length)
+    needed = row + BATCH_HEADER_BYTES
+    if around.feature_bytes < needed:
+        raise StartupError(
+            f"The topic {settings.topics.features} (topics.features) takes records of {around.feature_bytes} bytes, "
+            f"and one row of {len(features.names)} features can have {needed}: raise its max.message.bytes."
+        )
 
 
 def _wire(
@@ -200,15 +213,14 @@ def _wire(
         shutdown_secs=settings.worker.shutdown_timeout_ms / 1000,
     )
     worker = Worker(consumer, topic, assignment, delivery, store, checkpointer, breaker, observer, limits, clock)
+    feature_log = FeatureLog(
+        scoring.feature_set.names, scoring.feature_set.hash, max_bytes=min(FEATURE_RECORD_BYTES, around.feature_bytes)
+    )
     line = Line(
         Decoder(settings.mapping(), settings.limits()),
         scoring.judge,
         DecisionEncoder(scoring.judge.outcome_names, scoring.model, scoring.engine, scoring.feature_set.hash),
-        FeatureLog(
-            scoring.feature_set.names,
-            scoring.feature_set.hash,
-            max_bytes=min(FEATURE_RECORD_BYTES, around.feature_bytes),
-        ),
+        feature_log,
         Topics(settings.topics.decisions, settings.topics.dead_letters, settings.topics.features),
         worker.load,
         _now_ms,

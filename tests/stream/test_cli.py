@@ -216,6 +216,17 @@ def test_a_worker_names_the_topic_that_is_missing_and_the_bundle_that_is_not_the
     assert (missing.returncode, bundle.returncode) == (1, 1)
 
 
+def test_a_features_topic_that_cannot_take_one_row_is_refused_by_name(command, line, topics, model_bundle):
+    small = topics.create("small", 4, {"max.message.bytes": "1000"})
+    done = command(
+        *("--set", f"topics.features={small}", "--set", f"model.bundle={model_bundle}", "--set", "metrics.port=0"),
+        "worker",
+    )
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith(f"Error: The topic {small} (topics.features) takes records of 1000 bytes, and one row of")
+    assert done.returncode == 1
+
+
 # --- doing things ----------------------------------------------------------------------------------------------------
 
 

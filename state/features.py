@@ -140,9 +140,9 @@ class StateSpec:
                 )
             if feature.window_ms > self.retention_ms:
                 raise FeatureSetError(
-                    f"Feature {feature.name} looks back {_days(feature.window_ms)}, but the state keeps "
-                    f"{_days(self.retention_ms)}: shorten the window, or raise the retention and warm the new state "
-                    f"from the log."
+                    f"Feature {feature.name} looks back {_duration(feature.window_ms)}, but the state keeps "
+                    f"{_duration(self.retention_ms)}: shorten the window, or raise the retention and warm the "
+                    f"new state from the log."
                 )
 
 
@@ -222,7 +222,7 @@ def _parse_window(entry: dict[str, Any], aggregate: str, where: str) -> int:
     except ValueError:
         raise FeatureSetError(f"{where} has the window {text!r}: write it like 30s, 5m, 1h or 7d.") from None
     if window_ms > LONGEST_WINDOW_MS:
-        raise FeatureSetError(f"{where} has the window {text!r}: the longest is {_days(LONGEST_WINDOW_MS)}.")
+        raise FeatureSetError(f"{where} has the window {text!r}: the longest is {_duration(LONGEST_WINDOW_MS)}.")
     return window_ms
 
 
@@ -255,8 +255,12 @@ def _nearest(word: str, known: tuple[str, ...]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _days(span_ms: int) -> str:
-    return f"{span_ms / DAY_MS:g} days"
+def _duration(span_ms: int) -> str:
+    """Write it as a feature set does, in the largest unit that leaves no fraction."""
+    for unit, unit_ms in reversed(UNIT_MS.items()):
+        if span_ms % unit_ms == 0:
+            return f"{span_ms // unit_ms}{unit}"
+    return f"{span_ms}ms"
 
 
 def _digest(meaning: list[Any]) -> str:

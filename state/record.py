@@ -83,6 +83,13 @@ def unseal(record: bytes, user: bytes, start: bytes, key: str) -> bytes:
     return body
 
 
+def applied_offset(record: bytes) -> int | None:
+    """Return the applied offset that a record says of itself, None where it is no record; only unseal proves it."""
+    if len(record) < HEADER_BYTES or record[:4] != MAGIC:
+        return None
+    return int.from_bytes(record[16:24], "little", signed=True)
+
+
 def decode(body: bytes) -> UserRecord:
     """Take an unsealed body apart."""
     fields = int.from_bytes(body[6:8], "little")

@@ -20,6 +20,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 
 from state.errors import DamagedRecord, StoreMismatch, StoreUnavailable
+from state.record import applied_offset
 from state.redis_connection import RedisConnection, Script, WrongType
 from state.store import (
     LastSeen,
@@ -205,7 +206,12 @@ class RedisStore:
             elif len(value) < _APPLIED.size:
                 raise DamagedRecord(_text(key), f"is {len(value)} bytes long, too short to be one of ours")
             else:
-                yield value[_APPLIED.size :]
+                record = value[_APPLIED.size :]
+                # The record's checksum does not cover the number before it, by which the newer version wins.
+                sealed = applied_offset(record)
+                if sealed is not None and sealed != _APPLIED.unpack_from(value)[0] - _BIAS:
+                    raise DamagedRecord(_text(key), "is kept under another offset than the one it was sealed with")
+                yield record
 
 
 def _watermark_bytes(watermark: Watermark) -> bytes:

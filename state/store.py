@@ -107,8 +107,8 @@ class Watermark:
         offset: every user touched below it is stored at this offset or later.
         token: 12 random characters, drawn by ``begin``: this incarnation of the partition's state.
         written_at_ms: wall clock of the last ``begin`` or ``advance``, epoch ms. A store drops users that were not
-            written for the retention and a margin. So once nobody has worked on the partition for longer than that
-            margin, W may vouch for users that are gone: rebuild it.
+            written for the retention and a margin. So once nobody has held the partition for longer than that margin
+            while its log went on, W may vouch for users that are gone: rebuild it.
 
     """
 

@@ -31,7 +31,7 @@ from stream.feature_log import FeatureLog
 from stream.feature_sets import chosen_feature_set
 from stream.judge import ConstantJudge, EnsembleJudge
 from stream.line import Judge, Line, Topics
-from stream.namespace import check_namespace
+from stream.namespace import begins_now, check_namespace
 from stream.observer import Observer
 from stream.settings import Settings
 from stream.topics import Surroundings, look_around
@@ -44,6 +44,7 @@ log = logging.getLogger("fraudstream")
 #: Beyond the retention, how long stored users outlive their last write: an outage shorter than this loses nobody.
 EXPIRY_MARGIN_MS: Final = 7 * 86_400_000
 WORTH_A_WORD_SECS: Final = 5.0
+BATCH_HEADER_BYTES: Final = 128  # what the broker counts besides the record's value
 FEATURE_RECORD_BYTES: Final = 512 << 10  # half of a topic's default limit
 
 
@@ -125,6 +126,7 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
     around = look_around(settings, bootstrap=bootstrap)
     for finding in around.warnings:
         log.warning(finding.sentence)
+    _check_feature_topic(settings, scoring.feature_set, around)
     namespace = Namespace(
         around.cluster_id,
         settings.kafka.group,
@@ -136,14 +138,16 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
     store = make_store(settings, namespace)
     store.open()
     try:
-        check_namespace(store, namespace, store.registered(), settings.store.recovery)
+        registered = store.registered()
+        check_namespace(store, namespace, registered, settings.store.recovery)
     except BaseException:
         store.close()
         raise
     # The first batch must not wait for kernels to load or a session to allocate.
     _warm_windows(spec, scoring.feature_set)
     scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32))
-    app = _wire(settings, observer, scoring, spec, store, around, bootstrap)
+    fresh = begins_now(namespace, registered, settings.store.recovery)
+    app = _wire(settings, observer, scoring, spec, store, around, bootstrap, begins_now=fresh)
     observer.started(model=scoring.model, engine=scoring.engine, feature_set=scoring.feature_set.hash, state=spec.hash)
     return app
 
@@ -155,6 +159,17 @@ def _warm_windows(spec: StateSpec, feature_set: FeatureSet) -> None:
         log.info("compiled the window kernels for this feature set in %.0f s; the next start finds them", secs)
 
 
+def _check_feature_topic(settings: Settings, features: FeatureSet, around: Surroundings) -> None:
+    """Refuse a topic that cannot take one row: every batch would be aborted, until the worker gives up."""
+    row = FeatureLog(features.names, features.hash, max_bytes=1).row_bytes(settings.codec.limits.max_id_length)
+    needed = row + BATCH_HEADER_BYTES
+    if around.feature_bytes < needed:
+        raise StartupError(
+            f"The topic {settings.topics.features} (topics.features) takes records of {around.feature_bytes} bytes, "
+            f"and one row of {len(features.names)} features can have {needed}: raise its max.message.bytes."
+        )
+
+
 def _wire(
     settings: Settings,
     observer: Observer,
@@ -163,13 +178,20 @@ def _wire(
     store: Store,
     around: Surroundings,
     bootstrap: str | None,
+    *,
+    begins_now: bool,
 ) -> App:
     clock = time.monotonic
     topic = settings.topics.transactions
     consumer = Consumer(consumer_config(settings, bootstrap=bootstrap))
     breaker = Breaker(clock, observer)
     checkpointer = Checkpointer(
-        store, observer, breaker, clock, interval_secs=settings.store.checkpoint_interval_ms / 1000
+        store,
+        observer,
+        breaker,
+        clock,
+        interval_secs=settings.store.checkpoint_interval_ms / 1000,
+        now_ms=_now_ms,
     )
     delivery = _delivery(settings, observer, consumer, around, bootstrap)
     assignment = Assignment(
@@ -183,6 +205,7 @@ def _wire(
         observer,
         start=settings.kafka.start,
         choice=settings.store.recovery,
+        begins_now=begins_now,
         partitions=around.partitions,
         retention_ms=spec.retention_ms,
         transaction_secs=settings.kafka.transaction_timeout_ms / 1000,
@@ -198,15 +221,14 @@ def _wire(
         shutdown_secs=settings.worker.shutdown_timeout_ms / 1000,
     )
     worker = Worker(consumer, topic, assignment, delivery, store, checkpointer, breaker, observer, limits, clock)
+    feature_log = FeatureLog(
+        scoring.feature_set.names, scoring.feature_set.hash, max_bytes=min(FEATURE_RECORD_BYTES, around.feature_bytes)
+    )
     line = Line(
         Decoder(settings.mapping(), settings.limits()),
         scoring.judge,
         DecisionEncoder(scoring.judge.outcome_names, scoring.model, scoring.engine, scoring.feature_set.hash),
-        FeatureLog(
-            scoring.feature_set.names,
-            scoring.feature_set.hash,
-            max_bytes=min(FEATURE_RECORD_BYTES, around.feature_bytes),
-        ),
+        feature_log,
         Topics(settings.topics.decisions, settings.topics.dead_letters, settings.topics.features),
         worker.load,
         _now_ms,

@@ -43,9 +43,9 @@ REVOKE_SECS = 5.0  # well below the session timeout, so that the group does not 
 class Assignment:
     """Owned by the loop's thread, which is also the one that serves the callbacks (inside consume and close).
 
-    partitions: how many the topic had at the start. vouches_ms: for how long after its last write a watermark vouches
-    for users the store lets expire. now_ms: wall clock, used for nothing else. full: intake of all partitions is
-    stopped, because too much is unwritten.
+    begins_now: as in Facts. partitions: how many the topic had at the start. vouches_ms: for how long after its last
+    write a watermark vouches for users the store lets expire. now_ms: wall clock, used for nothing else. full: intake
+    of all partitions is stopped, because too much is unwritten.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Assignment:
         *,
         start: Start,
         choice: Choice,
+        begins_now: bool,
         partitions: int,
         retention_ms: int,
         transaction_secs: float,
@@ -77,6 +78,7 @@ class Assignment:
         self._observer = observer
         self._start: Start = start
         self._choice: Choice = choice
+        self._begins_now = begins_now
         self._partitions = partitions
         self._retention_ms = retention_ms
         self._broker_secs = BROKER_SECS + transaction_secs
@@ -237,8 +239,8 @@ class Assignment:
             if committed is not None and watermark is not None and watermark.offset > committed:
                 # Where another worker still goes on, W may have passed the C that was read before it.
                 ((committed, metadata),) = self._committed([number])
-            if committed is not None:  # else both have expired, which must not pass for a first start
-                watermark = self._trusted(number, watermark)
+            if committed is not None and number in self._distrusted:
+                watermark = None
             coverage = Coverage.parse(metadata)
             facts = Facts(
                 self._topic,
@@ -248,6 +250,8 @@ class Assignment:
                 committed,
                 None if watermark is None else watermark.offset,
                 coverage.covered_from(self._retention_ms),
+                stale=watermark is not None and self._stale(watermark, log_end),
+                begins_now=watermark is None and self._begins_now,
             )
             chosen = plan(facts, self._start, self._choice)
             if chosen.begin and chosen.commit:
@@ -277,13 +281,12 @@ class Assignment:
         partition.phase = Phase.REPLAYING
         partition.advance(chosen.replay_from, self._observer)
 
-    def _trusted(self, number: int, watermark: Watermark | None) -> Watermark | None:
-        """Take W as it is unless nobody wrote it for so long that the store may have expired users it vouches for."""
-        if number in self._distrusted:
-            return None
-        if watermark is None or self._now_ms() - watermark.written_at_ms <= self._vouches_ms:
-            return watermark
-        return None
+    def _stale(self, watermark: Watermark, log_end: int) -> bool:
+        """Whether W may vouch for users that are gone: nobody wrote it for long, and the log went on meanwhile.
+
+        Where nothing came, nothing is behind: users that expired are those that expire under a worker, too.
+        """
+        return self._now_ms() - watermark.written_at_ms > self._vouches_ms and watermark.offset < log_end
 
     def _seek(self, partition: Partition) -> None:
         if partition.phase is not Phase.WAITING:

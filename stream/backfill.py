@@ -27,6 +27,7 @@ from stream.mapping import Limits, Mapping
 __all__ = ["Backfill", "backfill", "feature_rows"]
 
 FLAGS: Final = (Flag.LATE, Flag.DUPLICATE, Flag.CONFLICT, Flag.TRUNCATED)
+PARQUET: Final = (".parquet", ".pq")
 OWN_COLUMNS: Final = ("transaction_id", "user_id", "event_time", "flags")
 
 Rows = tuple[Decoded, npt.NDArray[np.float32], npt.NDArray[np.uint8], list[DeadLetter]]
@@ -96,7 +97,7 @@ def backfill(
         writer.close()
         if not done.rows:
             raise FraudstreamError(
-                f"None of the {done.refused.total():,} rows of {path} is a transaction: see the reasons in "
+                f"No row of {path} is a transaction ({done.refused.total():,} refused): see the reasons in "
                 f"{done.refused_path}, and name your columns under codec.fields."
             )
         unfinished.replace(target)
@@ -108,6 +109,10 @@ def backfill(
 
 
 def _prepare(path: Path, target: Path, refused_path: Path) -> None:
+    if target.suffix.lower() not in PARQUET:
+        raise UsageError(
+            f"{target} would be Parquet under another name: give a path that ends with {PARQUET[0]} to -o."
+        )
     if path.resolve() in (target.resolve(), refused_path.resolve()):
         raise UsageError(f"{path} would be overwritten by what is made of it: give another path after -o.")
     try:

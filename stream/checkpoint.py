@@ -6,6 +6,9 @@ Step 3  then, and only then, advance the watermark to the first offset not yet s
 Step 4  back in the loop's thread: acknowledge the slice, so that its users may be evicted
 
 A slice whose write failed is written again as it is: a user's state at an offset never changes.
+
+The watermark of a partition that nothing comes to is renewed once a day. It says that somebody holds the partition and
+is not behind, so that users which expired meanwhile are those no window reaches any more.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,13 +17,14 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 
 from state.errors import StoreRolledBack, StoreUnavailable
-from state.store import Row, Store, Watermark
+from state.store import Row, Store, Watermark, wall_clock_ms
 from stream.breaker import Breaker
 from stream.observer import Observer
 from stream.partition import Partition, Phase, Unwritten
 
 __all__ = ["Checkpointer"]
 
+RENEW_AFTER_MS = 86_400_000  # well within the days for which a watermark vouches for users the store lets expire
 SLICE_USERS = 4096  # copied within a few milliseconds at the boundary
 
 
@@ -32,16 +36,27 @@ class _Write:
 
 
 class Checkpointer:
-    """Owned by the loop's thread; only the writes run elsewhere. `clock` gives monotonic seconds."""
+    """Owned by the loop's thread; only the writes run elsewhere.
+
+    clock gives monotonic seconds, now_ms the wall clock that watermarks are stamped with.
+    """
 
     def __init__(
-        self, store: Store, observer: Observer, breaker: Breaker, clock: Callable[[], float], *, interval_secs: float
+        self,
+        store: Store,
+        observer: Observer,
+        breaker: Breaker,
+        clock: Callable[[], float],
+        *,
+        interval_secs: float,
+        now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._store = store
         self._observer = observer
         self._breaker = breaker
         self._clock = clock
         self._interval = interval_secs
+        self._now_ms = now_ms
         self._next_at = clock() + interval_secs
         self._unfinished = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -63,7 +78,9 @@ class Checkpointer:
             self._next_at = self._clock() + self._interval
         self._unfinished = False
         for partition in partitions:
-            if partition.phase is Phase.WAITING or partition.watermark is None or not partition.behind:
+            if partition.phase is Phase.WAITING or partition.watermark is None:
+                continue
+            if not partition.behind and self._now_ms() - partition.watermark.written_at_ms < RENEW_AFTER_MS:
                 continue
             if partition.unwritten is None:
                 partition.unwritten = _copy(partition)

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 import click
 
 from models.errors import ModelError
-from state.errors import StateError
+from state.errors import FeatureSetError, StateError
 from stream.errors import FraudstreamError
 from stream.verbs.backfill import backfill
 from stream.verbs.demo import demo
@@ -30,6 +30,7 @@ from stream.verbs.worker import worker
 __all__ = ["fraudstream", "main"]
 
 FAILED: Final = 1
+WRONG_USE: Final = 2
 
 SETTINGS_FILE: Final = Path("fraudstream.toml")
 
@@ -99,7 +100,7 @@ def main() -> NoReturn:
         code = fraudstream.main(prog_name="fraudstream", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        _show(error)
         sys.exit(error.exit_code)
     except click.Abort:
         _end("Interrupted.", FAILED)
@@ -107,6 +108,8 @@ def main() -> NoReturn:
         # Whoever read our output has enough of it. What is left in the buffer must not be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+    except FeatureSetError as error:
+        _end(_sentence(str(error)), WRONG_USE)
     except (FraudstreamError, StateError, ModelError) as error:
         _end(_sentence(str(error)), getattr(error, "exit_code", FAILED))
     except OSError as error:
@@ -118,6 +121,16 @@ def main() -> NoReturn:
         _end(_sentence(f"the broker or its client refused: {error.args[0].str()}"), FAILED)
     # Of ctx.exit() click hands over the code; the verbs themselves return nothing.
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(error: click.ClickException) -> None:
+    """Show what click says of wrong use; of an option on the wrong side of the verb it only says that there is none."""
+    own = {name for option in fraudstream.params for name in option.opts}
+    if isinstance(error, click.NoSuchOption) and error.option_name in own and error.ctx is not None:
+        verb = error.ctx.command_path.partition(" ")[2]
+        right = f"{error.option_name} goes before the verb: fraudstream {error.option_name} … {verb}"
+        error = click.UsageError(right, error.ctx)
+    error.show()
 
 
 def _end(sentence: str, code: int) -> NoReturn:

@@ -9,13 +9,15 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
+from stream.errors import SettingsError
 from stream.settings import Settings
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
     "admin_config",
+    "check_properties",
     "consumer_config",
     "copier_configs",
     "producer_config",
@@ -161,6 +163,43 @@ def copier_configs(
 def admin_config(settings: Settings, *, bootstrap: str | None = None) -> dict[str, Any]:
     """Return the configuration of the admin client."""
     return _client(settings, "admin", {}, bootstrap, None)
+
+
+def check_properties(settings: Settings) -> None:
+    """Refuse librdkafka properties that it does not know, or not with this value; no broker is asked.
+
+    Only making a client tells: each property is tried alone, so that the sentence can name it, then all together.
+    Raises SettingsError.
+    """
+    for table in ("properties", "consumer", "producer"):
+        for name, value in getattr(settings.kafka, table).revealed().items():
+            refused = _refused("producer" if table == "producer" else "consumer", {name: value})
+            # Not made: a property that needs another one beside it, such as a SASL mechanism its password.
+            if refused and not refused.startswith("Failed to create"):
+                raise SettingsError(
+                    f"kafka.{table}.{name} is refused by the Kafka client ({refused}): correct it or leave it out"
+                )
+    for role in ("consumer", "producer"):
+        refused = _refused(role, settings.client_properties(role) | {"bootstrap.servers": ""})
+        if refused:
+            raise SettingsError(
+                f"kafka.properties with kafka.{role} is refused by the Kafka client ({refused}): correct what it names"
+            )
+
+
+def _refused(role: str, config: dict[str, Any]) -> str:
+    """Return why no client can be made, "" where one can."""
+    quiet = {**config, "group.id": "-", "logger": log, "error_cb": _log_error}
+    try:
+        if role == "producer":
+            Producer(quiet)
+        else:
+            Consumer(quiet).close()
+    except KafkaException as error:
+        return str(error.args[0].str()).strip()
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def transactional_id(group: str, instance_id: str) -> str:

@@ -50,6 +50,12 @@ class FeatureLog:
         self._max_bytes //= 2
         return self.rows_a_record < rows
 
+    def row_bytes(self, id_bytes: int) -> int:
+        """Return the size of a record of one row whose transaction id has so many bytes, before any compression."""
+        zero = np.zeros(1, np.int64)
+        ((_, record),) = self.encode(["-" * id_bytes], 0, zero, zero, np.zeros((1, self._width), np.float32))
+        return len(record)
+
     def encode(
         self,
         transaction_ids: Sequence[str],

@@ -119,6 +119,7 @@ def _read_csv(path: Path, mapping: Mapping, batch: int) -> Iterator[list[Row]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             names, reader = csv_table(file)
+            _check_header(path, names)
             _check_columns(path, names, mapping)
             yield from _batches(path, csv_rows(names, reader, mapping), batch)
     except UnicodeDecodeError:
@@ -142,6 +143,15 @@ def _batches(path: Path, rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
             yield batch
     except BadLineError as error:
         raise UsageError(f"{path} line {error.line} {error}") from None
+
+
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    """Refuse a file without a header, or with one that does not say which of two columns is meant."""
+    if not names:
+        raise UsageError(f"{path} is empty: its first line must name the columns")
+    twice = [name for at, name in enumerate(names) if name in names[:at]]
+    if twice:
+        raise UsageError(f"{path} has the column {twice[0]} twice: rename one of them, or leave it out")
 
 
 def _check_columns(path: Path, names: Sequence[str], mapping: Mapping) -> None:

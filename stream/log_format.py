@@ -35,6 +35,8 @@ SHORTEST_HIDDEN: Final = 4  # hiding a shorter text would garble the lines and h
 OURS: Final = (FraudstreamError, StateError, ModelError, OSError, KafkaException)
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "event"}
+#: What stands before the id in a key of a store: namespace and partition, in Redis in braces and followed by a token.
+_KEY_STEM: Final = re.compile(r"[^{]*\{[0-9a-f]{16}:\d+\}:[\w-]{12}:|.*?:[0-9a-f]{16}:\d+:", re.ASCII)
 # An apostrophe inside a word opens no quotation.
 _QUOTED_OR_NUMBER: Final = re.compile(r"""(?<!\w)b?(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|\d(?:[\d.,]*\d)?""")
 
@@ -71,16 +73,24 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **{name: value for name, value in vars(record).items() if name not in _STANDARD},
         }
-        masks = self._masks
+        args = record.args if isinstance(record.args, tuple) else ()
+        named = [one for one in args if isinstance(one, BaseException)]
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             fields["error"] = type(error).__name__
             fields["traceback"] = "".join(_traceback(error))
-            masks = masks | {_inside_json(key): hash_id(self._key, key) for key in _store_keys(error)}
+            named.append(error)
+        masks = self._masks | {_inside_json(key): self._hashed(key) for one in named for key in _store_keys(one)}
         line = _dumps(fields)
         for text, mask in masks.items():
             line = line.replace(text, mask)
         return line
+
+    def _hashed(self, store_key: str) -> str:
+        """Hash the user's id in a key, as it is hashed elsewhere; all of a key whose parts cannot be told apart."""
+        stem = _KEY_STEM.match(store_key)
+        start = stem.end() if stem else 0
+        return _inside_json(store_key[:start]) + hash_id(self._key, store_key[start:])
 
 
 def _traceback(error: BaseException) -> Iterator[str]:

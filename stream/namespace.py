@@ -6,7 +6,7 @@ from state.store import Namespace, Store
 from stream.errors import RecoveryError
 from stream.recovery import Choice
 
-__all__ = ["check_namespace"]
+__all__ = ["begins_now", "check_namespace"]
 
 
 def check_namespace(store: Store, own: Namespace, registered: Sequence[Namespace], choice: Choice) -> None:
@@ -30,6 +30,12 @@ def check_namespace(store: Store, own: Namespace, registered: Sequence[Namespace
         f"codec changed): choose store.recovery = rebuild to warm a new state from the log before deciding goes on, "
         f"accept_partial to begin every user's history now, or put the settings back."
     )
+
+
+def begins_now(own: Namespace, registered: Sequence[Namespace], choice: Choice) -> bool:
+    """Whether users' histories begin now: the state was kept under other settings, and the log is not to warm it."""
+    others = any(n.topic_id == own.topic_id and n.state_hash != own.state_hash for n in registered)
+    return others and choice == "accept_partial"
 
 
 def _check_partitions(store: Store, own: Namespace, kept: Namespace, choice: Choice) -> None:

@@ -28,6 +28,8 @@ class Facts:
 
     covered_from: an offset recorded with the commit such that everything before it is older, in event time, than the
     retention before the newest event: replaying from it rebuilds every window that can still be asked for.
+    stale: nobody wrote the watermark for so long that users it vouches for may have expired in the store.
+    begins_now: the state was kept under other settings, and the operator chose not to warm a new one from the log.
     """
 
     topic: str
@@ -37,6 +39,8 @@ class Facts:
     committed: int | None
     watermark: int | None
     covered_from: int | None = None
+    stale: bool = False
+    begins_now: bool = False
 
     @property
     def name(self) -> str:
@@ -67,7 +71,7 @@ def plan(facts: Facts, start: Start, choice: Choice) -> Plan:
     Step 1: without a committed offset this is a first start, or the offset expired.
     Step 2: a committed offset outside the log means another log, or records deleted unread.
     Step 3: an empty store is rebuilt from the log.
-    Step 4: a watermark outside [S, C] means the state cannot be trusted or completed.
+    Step 4: a watermark outside [S, C], or a stale one, means the state cannot be trusted or completed.
     Step 5: replay the gap.
     """
     if facts.committed is None:
@@ -80,6 +84,8 @@ def plan(facts: Facts, start: Start, choice: Choice) -> Plan:
         return _rebuild(facts, facts.committed, choice)
     if facts.watermark > facts.committed:
         return _ahead(facts, facts.committed, choice)
+    if facts.stale:
+        return _rebuild(facts, facts.committed, choice)
     if facts.watermark < facts.log_start:
         return _gap(facts, facts.watermark, facts.committed, choice)
     return Plan(facts.watermark, facts.committed, begin=False, commit=False, reason="checkpoint")
@@ -126,12 +132,23 @@ def _deleted_unread(facts: Facts, choice: Choice) -> Plan:
 
 
 def _rebuild(facts: Facts, committed: int, choice: Choice) -> Plan:
+    if facts.begins_now:
+        return Plan(committed, committed, begin=True, commit=False, reason="history begins now")
     if facts.covered_from is not None and facts.log_start <= facts.covered_from <= committed:
         return Plan(facts.covered_from, committed, begin=True, commit=False, reason="rebuilt from a covered offset")
     if facts.log_start == 0 or choice == "rebuild":
         return Plan(facts.log_start, committed, begin=True, commit=False, reason="rebuilt from the log's start")
+    if choice == "accept_partial" and facts.watermark is not None:
+        return _gap(facts, facts.watermark, committed, choice)
     if choice == "accept_partial":
         return Plan(committed, committed, begin=True, commit=False, reason="history accepted as partial")
+    if facts.watermark is not None:
+        raise RecoveryError(
+            f"The checkpoint of {facts.name} at {facts.watermark} was not renewed for so long that the store may have "
+            f"let users expire, and the log begins at {facts.log_start}, which is not proven to cover the retention: "
+            f"choose store.recovery = rebuild to replay what the log still has, or accept_partial to go on with the "
+            f"users that are stored."
+        )
     raise RecoveryError(
         f"The store holds nothing of {facts.name} and its log begins at {facts.log_start}, which is not proven to "
         f"cover the retention: choose store.recovery = rebuild to replay what the log still has, accept_partial to "
@@ -155,7 +172,8 @@ def _gap(facts: Facts, watermark: int, committed: int, choice: Choice) -> Plan:
     if choice == "rebuild":
         return Plan(facts.log_start, committed, begin=True, commit=False, reason="rebuilt from the log's start")
     if choice == "accept_partial":
-        return Plan(facts.log_start, committed, begin=False, commit=False, reason="gap accepted")
+        at = max(watermark, facts.log_start)
+        return Plan(at, committed, begin=False, commit=False, reason="gap accepted")
     raise RecoveryError(
         f"The log of {facts.name} begins at {facts.log_start}, after the checkpoint at {watermark}, so the records "
         f"between are missing from the windows: choose store.recovery = rebuild to replay what the log still has, "

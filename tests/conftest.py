@@ -60,6 +60,13 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisServer]:
+    """A real Redis Cluster of one node, for the whole session: it refuses commands across slots as any does."""
+    with redis_or_absent(cluster=True) as server:
+        yield server
+
+
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A real Redis for one test alone, which may stop, kill, wipe and put it back."""
@@ -74,9 +81,9 @@ def kafka_or_absent() -> KafkaServer:
         absent(str(missing))
 
 
-def redis_or_absent() -> RedisServer:
+def redis_or_absent(*, cluster: bool = False) -> RedisServer:
     try:
-        return RedisServer()
+        return RedisServer(cluster=cluster)
     except RedisMissingError as missing:
         absent(str(missing))
 

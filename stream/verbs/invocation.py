@@ -35,7 +35,11 @@ class Invocation:
         return load_settings(self.settings_path, os.environ, {**self.assigned, **given})
 
     def real_broker(self, verb: str, overrides: Mapping[str, object] = MappingProxyType({})) -> "Settings":
-        """Read the settings of a verb that the trial broker cannot serve; raises UsageError where they name it."""
+        """Read the settings of a verb that needs a real broker; raises UsageError where they name the trial broker.
+
+        The Kafka client's own properties are checked too.
+        """
+        from stream.clients import check_properties
         from stream.errors import UsageError
 
         settings = self.settings(overrides)
@@ -44,6 +48,7 @@ class Invocation:
                 f"The embedded broker lives inside `fraudstream demo` and ends with it: set kafka.bootstrap_servers to "
                 f"a real broker for `fraudstream {verb}`."
             )
+        check_properties(settings)
         return settings
 
 

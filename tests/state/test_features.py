@@ -85,7 +85,7 @@ def test_other_durations_are_refused(text):
         (ONE.replace('window = "1h"\n', ""), 'Feature n has no window: add the line window = "…".'),
         (ONE.replace('"1h"', '"1 hour"'), "has the window '1 hour': write it like 30s, 5m, 1h or 7d."),
         (ONE.replace('"1h"', "3600"), "Feature n has a window that is no text: put it in quotes."),
-        (ONE.replace('"1h"', '"9999d"'), "the longest is 3650 days"),
+        (ONE.replace('"1h"', '"9999d"'), "the longest is 3650d"),
         (ONE.replace("count", "value"), "value reads this payment alone: remove the window"),
         (ONE.replace("count", "distinct"), "Feature n has no field"),
         (ONE + 'field = "country"\n', "count reads no field: remove the line field"),
@@ -115,8 +115,10 @@ def test_the_state_refuses_a_set_that_reads_what_it_does_not_keep():
     merchants = parse(ONE.replace("count", "distinct") + 'field = "merchant"\n')
     with pytest.raises(FeatureSetError, match=r"did you mean merchant_id\?.*warm the new state"):
         StateSpec().check(merchants)
-    with pytest.raises(FeatureSetError, match=r"looks back 40 days, but the state keeps 31 days"):
+    with pytest.raises(FeatureSetError, match=r"looks back 40d, but the state keeps 31d"):
         StateSpec().check(parse(ONE.replace("1h", "40d")))
+    with pytest.raises(FeatureSetError, match=r"looks back 1h, but the state keeps 90s:"):
+        StateSpec(retention_ms=90_000).check(parse(ONE))
     StateSpec(fields=("merchant",)).check(merchants)
 
 

@@ -3,12 +3,16 @@
 import re
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from redis_server import RedisServer
 from state.errors import DamagedRecord, StoreMismatch, StoreUnavailable
+from state.events import Events
+from state.features import StateSpec, default_feature_set
 from state.redis_store import RedisStore
 from state.store import Namespace, Row
+from state.windows import Windows
 
 pytestmark = pytest.mark.redis
 
@@ -135,6 +139,30 @@ def test_a_key_that_holds_no_record_is_damage_that_names_it(redis: RedisServer, 
             store.save(0, [Row(b"fine", 2, b"record", 0), Row(user, 2, b"record", 0)])
         assert damaged.value.key == store.key(0, user)
     assert store.load(0, [b"fine"]).records == [b"record"]
+
+
+def test_a_bit_flipped_in_the_offset_before_a_record_is_damage_that_names_it(
+    redis: RedisServer, store: RedisStore
+) -> None:
+    windows = Windows(StateSpec(), default_feature_set())
+    windows.add([b"a"], [None])
+    one = np.ones(1, np.int64)
+    events = Events(one, one, one.astype(np.uint64), one, one.astype(np.uint16), np.ones((1, 3), np.uint64))
+    windows.replay(windows.find([b"a"]), events)
+    (record,) = windows.changed(1).records
+    store.begin(0, 0)
+    store.save(0, [Row(b"a", 1, record, 0)])
+    assert store.load(0, [b"a"]).records == [record]
+    with redis.client() as operator:
+        for byte in range(8):
+            stored = bytearray(operator.get(store.key(0, b"a")))
+            stored[byte] ^= 1
+            operator.set(store.key(0, b"a"), bytes(stored))
+            with pytest.raises(DamagedRecord) as damaged:
+                store.load(0, [b"a"])
+            assert damaged.value.key == store.key(0, b"a")
+            stored[byte] ^= 1
+            operator.set(store.key(0, b"a"), bytes(stored))
 
 
 def test_a_key_that_holds_no_watermark_is_damage_that_names_it(redis: RedisServer, store: RedisStore) -> None:

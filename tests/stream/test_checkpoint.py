@@ -16,6 +16,7 @@ from state.errors import StoreUnavailable
 from state.events import Events
 from state.features import StateSpec, default_feature_set
 from state.memory_store import MemoryBacking, MemoryStore
+from state.store import Row, wall_clock_ms
 from state.windows import Windows
 from store_backends import Backend, Memory, Redis, Sqlite, new_namespace
 from stream.breaker import Breaker
@@ -25,6 +26,7 @@ from stream.partition import Partition, Phase
 
 SPEC, FEATURES = StateSpec(), default_feature_set()
 INTERVAL_SECS = 10
+DAY_MS = 86_400_000
 DEADLINE_SECS = 20
 
 
@@ -57,7 +59,7 @@ def observe(windows: Windows, log: list[tuple[bytes, int]], start: int, stop: in
         (offsets + 1).astype(np.uint64),
         offsets % 97,
         np.ones(stop - start, np.uint16),
-        np.ones((stop - start, len(SPEC.fields)), np.uint64),
+        np.tile(np.arange(1, 1 + len(SPEC.fields), dtype=np.uint64), (stop - start, 1)),  # no two fields share a hash
     )
     windows.replay(windows.find(users), events)
 
@@ -93,10 +95,12 @@ def recovered(store, log, committed: int) -> dict[bytes, tuple]:
 class Bench:
     """One partition and its checkpointer, driven by hand as the worker's loop drives them."""
 
-    def __init__(self, store, log) -> None:
+    def __init__(self, store, log, now_ms=wall_clock_ms) -> None:
         self.store, self.log, self.clock = store, log, Clock()
         self.breaker = Breaker(self.clock, Observer(), random.Random(1))
-        self.checkpointer = Checkpointer(store, Observer(), self.breaker, self.clock, interval_secs=INTERVAL_SECS)
+        self.checkpointer = Checkpointer(
+            store, Observer(), self.breaker, self.clock, interval_secs=INTERVAL_SECS, now_ms=now_ms
+        )
         self.partition = Partition(0, Windows(SPEC, FEATURES), Phase.LIVE, watermark=store.begin(0, 0))
 
     def feed(self, count: int) -> None:
@@ -287,6 +291,37 @@ def test_an_idle_partitions_w_follows_its_position(bench: Bench, troubled: Troub
 
     assert troubled.calls == [("advance", 500)]
     assert bench.stored == 500
+
+
+def test_a_quiet_partition_is_renewed_daily_and_no_user_that_a_window_reaches_expires(tmp_path):
+    """Five payments a day for a month, nothing for seven weeks, then five a day again; each stored on its day.
+
+    day   0 ........ 29              81 ..... 85
+          payments      W is renewed   payments
+    """
+    start_ms = 1_750_000_000_000
+    days = [*range(30), *range(81, 86)]
+    log = [(b"u-%d" % (5 * day % 40 + n), start_ms + day * DAY_MS) for day in days for n in range(5)]
+    at = [start_ms]
+    backend = Sqlite(tmp_path)
+    store = backend.open(new_namespace(), expire_after_ms=SPEC.retention_ms + 7 * DAY_MS, now_ms=lambda: at[0])
+    bench = Bench(store, log, lambda: at[0])
+    store.begin(1, 0)
+    for day in range(86):
+        at[0] = start_ms + day * DAY_MS
+        if day in days:
+            bench.feed(5)
+        bench.checkpoint()
+        bench.partition.windows.evict(0)
+        store.save(1, [Row(b"another", day, b"", at[0])])  # which sweeps the file
+        assert store.watermark(0).written_at_ms == at[0]
+
+    assert store.load(0, [b"u-30"]).records == [None]  # expired, having paid in the first month alone
+    found, wanted = recovered(store, log, len(log)), undisturbed(log, len(log))
+    for user in {user for user, _ in log[-25:]}:
+        assert found[user][2:] == wanted[user][2:]
+    backend.close()
+    bench.checkpointer.close()
 
 
 def test_a_partition_that_waits_for_the_store_is_not_stored(bench: Bench, troubled: Troubled):

@@ -86,10 +86,16 @@ def test_version_and_module(command):
         (["publish", "no.csv"], "File 'no.csv' does not exist"),
         (["publish", "h.csv", "--rate", "1", "--speed", "2"], "--rate or --speed, not both"),
         (["backfill", "h.csv"], "Missing option '-o'"),
+        (
+            ["backfill", "h.csv", "-o", "f.csv"],
+            "f.csv would be Parquet under another name: give a path that ends with .parquet to -o.",
+        ),
         (["simulate"], "--output or --topic"),
         (["simulate", "-o", "a.csv", "--rate", "5"], "--rate goes with --topic"),
         (["simulate", "-o", "a.xls"], "a.xls has none of the extensions .jsonl, .csv, .parquet"),
         (["--settings", "no.toml", "worker"], "'no.toml' does not exist"),
+        (["worker", "--settings", "h.csv"], "--settings goes before the verb: fraudstream --settings … worker"),
+        (["topics", "show", "--set", "a=b"], "--set goes before the verb: fraudstream --set … topics show"),
         (["--set", "kafka.group", "worker"], "--set takes KEY=VALUE"),
         (["--set", "kafka.grop=x", "worker"], "kafka.grop in the command line is no setting; did you mean group?"),
         (["--set", "worker.max_batch=many", "worker"], "worker.max_batch in the command line must be a whole number"),
@@ -99,7 +105,7 @@ def test_version_and_module(command):
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_code_2(command, args, says):
-    (command.folder / "h.csv").write_text("a,b\n1,2\n")
+    (command.folder / "h.csv").write_text("transaction_id,user_id,amount,currency,event_time\n1,2,3,EUR,4\n")
     done = command(*args)
     assert says in sentence(done)
     assert done.returncode == 2
@@ -113,6 +119,15 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(command, args, says):
         ("[kafka\n", "The settings file fraudstream.toml is not TOML"),
         ("[worker]\nmax_batch = 0\n", "worker.max_batch in fraudstream.toml must be a whole number at least 1"),
         ("[kafka.properties]\nacks = '1'\n", "kafka.properties.acks in fraudstream.toml is fixed, because"),
+        (
+            "[kafka.consumer]\n'fetch.min.byte' = '1'\n",
+            "kafka.consumer.fetch.min.byte is refused by the Kafka client (No such configuration property",
+        ),
+        ("[kafka.producer]\n'linger.ms' = 'x'\n", "kafka.producer.linger.ms is refused by the Kafka client (Invalid"),
+        (
+            "[kafka.properties]\n'security.protocol' = 'ssl'\n'ssl.ca.location' = 'no.pem'\n",
+            "kafka.properties with kafka.consumer is refused by the Kafka client (Failed to create consumer: ssl.ca",
+        ),
         (
             "[kafka]\nbootstrap_servers = 'embedded'\ndelivery = 'at_least_once'\n[store]\nkind = 'sqlite'\n",
             'store.kind in fraudstream.toml must be "memory" on the embedded broker',
@@ -137,6 +152,22 @@ def test_a_file_with_other_columns_is_refused_with_the_nearest_one(command, line
         done = command(*args)
         assert "mine.csv has no column transaction_id (the nearest is transaction_ID)" in sentence(done)
         assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "says"),
+    [("cuont", "mine.toml: Feature n has the unknown"), ("count", "Feature n looks back 1h, but")],
+)
+@pytest.mark.parametrize("given", [["--feature-set", "mine.toml"], []])
+def test_a_feature_set_that_cannot_be_computed_is_one_sentence_and_exit_code_2(command, given, aggregate, says):
+    (command.folder / "h.jsonl").write_text("")
+    (command.folder / "mine.toml").write_text(
+        f"name = 'mine'\n[[feature]]\nname = 'n'\naggregate = '{aggregate}'\nwindow = '1h'\ntext = 'n'\n"
+    )
+    command.settings("[state]\nretention = '1m'\nfeature_set = 'mine.toml'\n")
+    done = command("backfill", "h.jsonl", "-o", "f.parquet", *given)
+    assert sentence(done).startswith(says)
+    assert done.returncode == 2
 
 
 def test_the_environment_and_the_command_line_win_over_the_file(command):
@@ -183,6 +214,17 @@ def test_a_worker_names_the_topic_that_is_missing_and_the_bundle_that_is_not_the
     bundle = command("worker")
     assert bundle.stderr.splitlines()[-1].startswith("Error: There is no bundle at var/model")
     assert (missing.returncode, bundle.returncode) == (1, 1)
+
+
+def test_a_features_topic_that_cannot_take_one_row_is_refused_by_name(command, line, topics, model_bundle):
+    small = topics.create("small", 4, {"max.message.bytes": "1000"})
+    done = command(
+        *("--set", f"topics.features={small}", "--set", f"model.bundle={model_bundle}", "--set", "metrics.port=0"),
+        "worker",
+    )
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith(f"Error: The topic {small} (topics.features) takes records of 1000 bytes, and one row of")
+    assert done.returncode == 1
 
 
 # --- doing things ----------------------------------------------------------------------------------------------------

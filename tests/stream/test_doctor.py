@@ -203,7 +203,7 @@ def test_an_altered_bundle_is_a_failure_of_the_model(look, topics, model_bundle,
 def test_state_that_keeps_too_little_for_the_features_is_a_failure(look, topics):
     found = look(create_line(topics), **{"state.retention": "7d"})
     assert levels(found)["feature set"] == ["FAIL"]
-    assert "looks back 30 days, but the state keeps 7 days" in found["feature set"][0][1]
+    assert "looks back 30d, but the state keeps 7d" in found["feature set"][0][1]
 
 
 def test_a_redis_that_evicts_or_is_down_is_a_failure_and_a_good_one_is_not(look, topics, redis: RedisServer):

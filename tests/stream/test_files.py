@@ -142,7 +142,8 @@ def test_what_is_read_from_a_file_is_what_the_decoder_takes(tmp_path, name):
     [
         ("a.xlsx", "", "{path} has none of the extensions .csv, .tsv, .parquet, .pq, .jsonl, .ndjson"),
         ("a.csv", "ID,CUSTOMR,AMOUNT,AT,TERMINAL\n", "{path} has no column CUSTOMER or GUEST (the nearest is CUSTOMR)"),
-        ("a.csv", "", "{path} has no column ID (it has "),
+        ("a.csv", "", "{path} is empty: its first line must name the columns"),
+        ("a.csv", "ID,CUSTOMER,AMOUNT,AMOUNT,AT,TERMINAL\n", "{path} has the column AMOUNT twice: rename one"),
         ("a.csv", "ID,CUSTOMER,AMOUNT,AT,TERMINAL\n1,2\n", "{path} line 2 has 2 columns where the header has 5"),
         ("a.csv", 'ID,CUSTOMER,AMOUNT,AT,TERMINAL\n1,2,3,4,"5', "{path} line 2 is no CSV: "),
         ("a.csv", b"ID,CUSTOMER,AMOUNT,AT,TERMINAL\n1,2,3,4,\xff\n", "{path} must be UTF-8 text"),

@@ -236,6 +236,15 @@ def test_sentences_of_our_own_are_kept_but_for_the_key_of_a_stored_user():
     assert USER not in damaged
 
 
+@pytest.mark.parametrize("stem", ["app:{00f1e2d3c4b5a697:3}:tok_n-tok_n1:", "var/state.sqlite:00f1e2d3c4b5a697:12:"])
+def test_a_sentence_that_names_a_stored_user_tells_where_it_is_and_hashes_the_id(stem):
+    """As the worker logs what it ends with; the hash is the one that the user has in every other line."""
+    damaged = DamagedRecord(stem + USER, "is cut short")
+    record = logging.LogRecord("fraudstream", logging.CRITICAL, "", 0, "%s", (damaged,), None)
+    told = json.loads(JsonFormatter(KEY).format(record))["message"]
+    assert told == f"the stored record {stem}{hash_id(KEY, USER)} is cut short; rebuild its partition from the log"
+
+
 def test_what_json_cannot_hold_is_written_all_the_same():
     record = logging.LogRecord("fraudstream", logging.INFO, "", 0, "a lone \ud800", (), None)
     record.password = Secret("hush-hush")

@@ -8,8 +8,8 @@ from stream.errors import RecoveryError
 from stream.recovery import Facts, Plan, plan
 
 
-def facts(start, watermark, committed, end, covered=None):
-    return Facts("transactions", 3, start, end, committed, watermark, covered)
+def facts(start, watermark, committed, end, covered=None, *, stale=False):
+    return Facts("transactions", 3, start, end, committed, watermark, covered, stale)
 
 
 #        S     W     C     E     choice            replay  live  begin  commit
@@ -89,11 +89,36 @@ def test_only_an_expired_offset_lets_stored_users_be_ahead_of_the_log():
             assert not plan(facts(s, w, c, e), "earliest", choice).decided_ahead
 
 
+#     S  covered  choice            replay  begin
+STALE = [
+    (5, 30, "refuse", 30, True),
+    (0, None, "refuse", 0, True),
+    (5, None, "rebuild", 5, True),
+    (5, None, "accept_partial", 20, False),  # with the users that are still stored
+    (30, None, "accept_partial", 30, False),
+]
+
+
+@pytest.mark.parametrize(("s", "covered", "choice", "replay", "begin"), STALE)
+def test_a_stale_checkpoint_is_rebuilt_where_the_log_is_proven_to_cover_it_and_otherwise_as_chosen(
+    s, covered, choice, replay, begin
+):
+    found = plan(facts(s, 20, 50, 90, covered, stale=True), "earliest", choice)
+
+    assert (found.replay_from, found.live_from, found.begin) == (replay, 50, begin)
+
+
+def test_a_stale_checkpoint_over_a_log_that_proves_nothing_is_refused_by_its_own_name():
+    with pytest.raises(RecoveryError, match=r"was not renewed for so long.*choose store.recovery = rebuild"):
+        plan(facts(5, 20, 50, 90, stale=True), "earliest", "refuse")
+
+
 def test_every_order_of_offsets_either_replays_inside_the_log_or_is_refused():
+    choices, starts = ("refuse", "rebuild", "accept_partial"), ("earliest", "latest")
     for s, w, c, e in itertools.product((0, 2, 4), (None, 0, 1, 3, 5, 7), (None, 0, 1, 3, 5, 7), (4, 6)):
-        for choice, start in itertools.product(("refuse", "rebuild", "accept_partial"), ("earliest", "latest")):
+        for choice, start, stale in itertools.product(choices, starts, (False, w is not None)):
             try:
-                found = plan(facts(s, w, c, e), start, choice)
+                found = plan(facts(s, w, c, e, stale=stale), start, choice)
             except RecoveryError:
                 continue
             assert s <= found.replay_from <= found.live_from <= e

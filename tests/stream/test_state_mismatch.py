@@ -439,6 +439,34 @@ def test_a_checkpoint_nobody_renewed_for_too_long_is_rebuilt(
     assert since(scored, new).differences(about(calm(), new)) == []
 
 
+def test_a_partition_that_nothing_came_to_for_long_goes_on_at_its_checkpoint(
+    scored: ThreadedCrew, calm, monkeypatch: pytest.MonkeyPatch
+):
+    """Its log begins behind its start, so it could not be rebuilt; the renewed checkpoint carries what comes next."""
+    delete_records(scored, dict.fromkeys(offsets(scored), 10))
+    now_ms = stream.app._now_ms
+    monkeypatch.setattr(stream.app, "_now_ms", lambda: now_ms() + stream.app.EXPIRY_MARGIN_MS + 60_000)
+    scored.here("w").wait_for("live", PARTITIONS)
+    new = more(scored)
+    settle(scored, scored.workers["w"])
+
+    assert {reason for *_, reason in scored.workers["w"].values("recovering")} == {"checkpoint"}
+    assert since(scored, new).differences(about(calm(), new)) == []
+
+
+def test_a_checkpoint_left_behind_by_its_log_is_refused_by_its_own_name(
+    scored: ThreadedCrew, monkeypatch: pytest.MonkeyPatch
+):
+    more(scored)
+    delete_records(scored, dict.fromkeys(offsets(scored), 10))
+    now_ms = stream.app._now_ms
+    monkeypatch.setattr(stream.app, "_now_ms", lambda: now_ms() + stream.app.EXPIRY_MARGIN_MS + 60_000)
+    told = refusal(scored)
+
+    assert "was not renewed for so long" in told
+    assert all(choice in told for choice in ("rebuild", "accept_partial"))
+
+
 # --- another topic, another number of partitions, another state ------------------------------------------------------
 
 
@@ -487,17 +515,24 @@ def test_partitions_added_under_a_running_worker_are_refused(line: ThreadedCrew)
     assert all(choice in told for choice in ("rekey", "accept_partial", "cold start"))
 
 
-@pytest.mark.parametrize("choice", ["rebuild", "accept_partial"])
-def test_another_state_hash_is_refused_and_warmed_as_chosen(scored: ThreadedCrew, calm, choice: str):
+def test_another_state_hash_is_refused_and_warmed_from_the_log(scored: ThreadedCrew, calm):
     longer = {"state.retention": "40d"}
     told = refusal(scored, **longer)
     assert "was kept under other settings" in told
     assert all(choice in told for choice in ("rebuild", "accept_partial", "put the settings back"))
     new = more(scored)
-    chosen(scored, choice, **longer)
+    chosen(scored, "rebuild", **longer)
 
     assert since(scored, new).differences(about(calm(**longer), new)) == []
     assert refusal_free(scored)  # the former state is still there for who puts the settings back
+
+
+def test_another_state_hash_accepted_as_partial_begins_every_users_history_now(scored: ThreadedCrew):
+    """Though the log reaches back to its start: whoever wants it replayed chooses rebuild."""
+    more(scored)
+    worker = chosen(scored, "accept_partial", **{"state.retention": "40d"})
+
+    assert sum(report.replayed for report in worker.values("batch")) == 0
 
 
 def refusal_free(crew: ThreadedCrew) -> bool:

@@ -7,7 +7,9 @@ import numpy.typing as npt
 import onnxruntime
 
 from models.bundle import Bundle
-from models.errors import BundleError, ModelError
+from models.errors import BundleError, EngineError, ModelError
+from models.forest import parse_lightgbm, parse_xgboost
+from models.forest_engine import ForestEngine
 from models.onnx_graph import INPUT, MARGINS, SCORE
 
 
@@ -91,12 +93,33 @@ class ConstantEngine:
 
 
 def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
-    """Return the engine of that name: "onnx", "constant", or "auto" for the best at hand. Raises ModelError."""
-    if name in ("auto", "onnx"):
-        return OnnxEngine(bundle)
-    if name == "constant":
-        return ConstantEngine()
-    raise ModelError(f"There is no engine {name!r}; choose auto, onnx or constant.")
+    """Return the engine of that name, or "auto" for the fastest that takes the model. Raises ModelError."""
+    match name:
+        case "auto":
+            try:
+                return forest_engine(bundle)
+            except EngineError:
+                return OnnxEngine(bundle)
+        case "forest":
+            return forest_engine(bundle)
+        case "onnx":
+            return OnnxEngine(bundle)
+        case "constant":
+            return ConstantEngine()
+        case _:
+            raise ModelError(f"There is no engine {name!r}; choose auto, forest, onnx or constant.")
+
+
+def forest_engine(bundle: Bundle) -> ForestEngine:
+    """Compile the bundle's forests. Raises BundleError when they take other features, EngineError when too large."""
+    forests = parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm)
+    for forest in forests:
+        if forest.n_features != len(bundle.feature_names):
+            raise BundleError(
+                f"A forest of the bundle {bundle.directory} takes {forest.n_features} features, "
+                f"but its manifest names {len(bundle.feature_names)}; train it again.",
+            )
+    return ForestEngine(*forests, bundle.meta)
 
 
 def _first_line(error: Exception) -> str:

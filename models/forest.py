@@ -97,9 +97,12 @@ def parse_xgboost(raw: bytes) -> Forest:
     try:
         learner = json.loads(raw)["learner"]
         _check_xgboost(learner)
-        model = learner["gradient_booster"]["model"]
+        booster = learner["gradient_booster"]
+        # DART keeps the trees as they were trained, and beside them the weight that dropping has left to each.
+        model = booster["gbtree"]["model"] if booster["name"] == "dart" else booster["model"]
+        weights = booster["weight_drop"] if booster["name"] == "dart" else [1.0] * len(model["trees"])
         param = learner["learner_model_param"]
-        trees = [_xgboost_tree(tree) for tree in model["trees"]]
+        trees = [_xgboost_tree(tree, weight) for tree, weight in zip(model["trees"], weights, strict=True)]
         return _pack(trees, int(param["num_feature"]), _xgboost_base(param["base_score"]))
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise BundleError(f"The XGBoost model is not readable ({error!r}); save it again as JSON.") from error
@@ -107,8 +110,8 @@ def parse_xgboost(raw: bytes) -> Forest:
 
 def _check_xgboost(learner: dict[str, Any]) -> None:
     booster = learner["gradient_booster"]["name"]
-    if booster != "gbtree":
-        raise BundleError(f"The XGBoost booster {booster!r} is not supported; train with booster gbtree.")
+    if booster not in ("gbtree", "dart"):
+        raise BundleError(f"The XGBoost booster {booster!r} is not supported; train with booster gbtree or dart.")
     objective = learner["objective"]["name"]
     if objective != "binary:logistic":
         raise BundleError(f"The XGBoost objective {objective!r} is not supported; train with binary:logistic.")
@@ -125,7 +128,7 @@ def _xgboost_base(text: str) -> float:
     return float(np.log(probability) - np.log1p(-probability))
 
 
-def _xgboost_tree(tree: dict[str, Any]) -> list[_Node]:
+def _xgboost_tree(tree: dict[str, Any], weight: float) -> list[_Node]:
     """Read the nodes that can be reached; pruning leaves deleted ones behind in the arrays."""
     if any(tree["split_type"]):
         raise BundleError("The XGBoost model splits on categories; train it on numbers only.")
@@ -135,7 +138,7 @@ def _xgboost_tree(tree: dict[str, Any]) -> list[_Node]:
         source, parent, is_left = todo.pop()
         _attach(nodes, parent, is_left=is_left)
         if tree["left_children"][source] < 0:
-            nodes.append(_Node(value=tree["split_conditions"][source], leaf_id=source))
+            nodes.append(_Node(value=weight * tree["split_conditions"][source], leaf_id=source))
             continue
         nodes.append(
             _Node(

@@ -23,7 +23,7 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -c 'import lightgbm' 2>/dev/null || { echo "LightGBM needs the OpenMP runtime: install libgomp1 (Debian, Ubuntu), libgomp (Fedora) or libomp (macOS), then run make again"; exit 1; }
 	@# Compile the kernels once, not at the first event.
 	$(BIN)/python -c 'from state.windows import warm; warm()'
-	$(BIN)/python -c 'from models.forest_engine import warm; warm()'
+	$(BIN)/python -c 'from models.ensemble import warm; warm()'
 	@touch $@
 
 demo: $(READY)

@@ -14,6 +14,7 @@ __all__ = [
     "forest_kernel",
     "history",
     "jit",
+    "lanes_kernel",
     "leafbits_kernel",
     "manifest",
     "meta",
@@ -22,5 +23,8 @@ __all__ = [
     "policy",
     "reasons",
     "sentences",
+    "shap",
+    "shap_bank",
+    "shap_kernel",
     "train",
 ]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from models.errors import ModelError
 from models.forest import Forest
-from models.forest_bank import MAX_BYTE_THRESHOLDS, build_bank
+from models.forest_bank import build_bank
 from models.forest_kernel import margins, new_work, scores
 from models.leafbits_kernel import ROWS
 from models.meta import MetaModel
@@ -82,29 +82,3 @@ class ForestEngine:
         if x.ndim != 2 or x.shape[1] != self._n_features:
             raise ModelError(f"The model takes rows of {self._n_features} features, but was given {x.shape}.")
         return np.ascontiguousarray(x, np.float32)
-
-
-def warm() -> None:
-    """Compile the kernels, or load them from the cache: once at installation, so that a worker starts at once."""
-    for stumps in (1, MAX_BYTE_THRESHOLDS + 1):
-        forest = _stumps(stumps)
-        ForestEngine(forest, forest, MetaModel(0.0, 0.5, 0.5)).score(np.zeros((1, 1), np.float32))
-
-
-def _stumps(n: int) -> Forest:
-    """Return n trees with one split each, at 1 to n."""
-    inner = np.tile([True, False, False], n)
-    roots = 3 * np.arange(n, dtype=np.int32)
-    children = np.where(inner, np.arange(3 * n), -2)
-    return Forest(
-        n_features=1,
-        base=0.0,
-        roots=roots,
-        feature=np.zeros(3 * n, np.int32),
-        threshold=np.where(inner, np.arange(3 * n) // 3 + 1, 0).astype(np.float32),
-        nan_left=np.zeros(3 * n, np.bool_),
-        left=(children + 1).astype(np.int32),
-        right=np.where(inner, children + 2, -1).astype(np.int32),
-        value=np.zeros(3 * n),
-        leaf_id=np.where(inner, -1, 0).astype(np.int32),
-    )

@@ -12,9 +12,9 @@ import numpy as np
 import onnxruntime
 import xgboost
 
-from models.ensemble import session_options
+from models.ensemble import session_options, warm
 from models.forest import parse_lightgbm, parse_xgboost
-from models.forest_engine import ForestEngine, warm
+from models.forest_engine import ForestEngine
 from models.meta import MetaModel
 from models.onnx_graph import INPUT, SCORE, ensemble_graph
 

@@ -4,7 +4,7 @@ import lightgbm
 import numpy as np
 import xgboost
 
-from models.forest import LIGHTGBM_ZERO, parse_lightgbm, parse_xgboost
+from models.forest import LIGHTGBM_ZERO, Forest, parse_lightgbm, parse_xgboost
 
 MAX = np.finfo(np.float32).max
 TINY = np.float32(1e-45)
@@ -90,3 +90,29 @@ def train_lightgbm(kind, seed=0):
     x, y = awkward_data(seed)
     params = {"objective": "binary", "num_threads": 1, "seed": seed, "verbose": -1, **LIGHTGBM_KINDS[kind]}
     return lightgbm.train(params, lightgbm.Dataset(x, y, params=params), 8)
+
+
+def random_forest(rng, n_features, n_trees, most_leaves, distinct):
+    """Return trees of random form: some a chain, some a single leaf, each node's NaN direction its own."""
+    pool = rng.normal(size=(n_features, distinct)).astype(np.float32)
+    nodes, roots = [], []
+
+    def grow(leaves):
+        here = len(nodes)
+        nodes.append(None)
+        if leaves == 1:
+            nodes[here] = (0, 0.0, False, -1, -1, rng.normal(), here, float(rng.integers(1, 50)))
+            return here
+        one = int(rng.choice([1, leaves - 1, rng.integers(1, leaves)]))
+        feature = int(rng.integers(n_features))
+        left, right = grow(one), grow(leaves - one)
+        cover = nodes[left][-1] + nodes[right][-1]
+        nodes[here] = (feature, rng.choice(pool[feature]), bool(rng.integers(2)), left, right, 0.0, -1, cover)
+        return here
+
+    for _ in range(n_trees):
+        roots.append(len(nodes))
+        grow(int(rng.integers(1, most_leaves + 1)))
+    kinds = (np.int32, np.float32, np.bool_, np.int32, np.int32, np.float64, np.int32, np.float64)
+    columns = [np.array(column, kind) for column, kind in zip(zip(*nodes, strict=True), kinds, strict=True)]
+    return Forest(n_features, float(rng.normal()), np.array(roots, np.int32), *columns)

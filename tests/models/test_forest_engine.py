@@ -12,7 +12,7 @@ import xgboost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forests import MAX, awkward_rows, both_kinds, forest_of
+from forests import MAX, awkward_rows, both_kinds, forest_of, random_forest
 from models.forest import Forest
 from models.forest_bank import MAX_BYTE_THRESHOLDS, MAX_LEAVES, build_bank
 from models.forest_engine import ForestEngine, ForestMargins
@@ -67,31 +67,6 @@ def test_the_forests_tried_bring_out_each_layout():
     assert any(flips)
 
 
-def random_forest(rng, n_features, n_trees, most_leaves, distinct):
-    """Return trees of random form: some a chain, some a single leaf, each node's NaN direction its own."""
-    pool = rng.normal(size=(n_features, distinct)).astype(np.float32)
-    nodes, roots = [], []
-
-    def grow(leaves):
-        here = len(nodes)
-        nodes.append(None)
-        if leaves == 1:
-            nodes[here] = (0, 0.0, False, -1, -1, rng.normal(), here)
-            return here
-        one = int(rng.choice([1, leaves - 1, rng.integers(1, leaves)]))
-        feature = int(rng.integers(n_features))
-        left, right = grow(one), grow(leaves - one)
-        nodes[here] = (feature, rng.choice(pool[feature]), bool(rng.integers(2)), left, right, 0.0, -1)
-        return here
-
-    for _ in range(n_trees):
-        roots.append(len(nodes))
-        grow(int(rng.integers(1, most_leaves + 1)))
-    kinds = (np.int32, np.float32, np.bool_, np.int32, np.int32, np.float64, np.int32)
-    columns = [np.array(column, kind) for column, kind in zip(zip(*nodes, strict=True), kinds, strict=True)]
-    return Forest(n_features, float(rng.normal()), np.array(roots, np.int32), *columns)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -126,6 +101,7 @@ def test_ranks_hold_at_their_type_s_greatest(thresholds):
         np.where(inner, at + 2, -1).astype(np.int32),
         at.astype(np.float64),
         at.astype(np.int32),
+        np.ones(len(at)),
     )
     x = np.array([[-np.inf], [-1], [0], [thresholds - 2], [thresholds - 1], [np.inf], [np.nan]], np.float32)
     for crossover in (BITS, WALK):

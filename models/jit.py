@@ -17,7 +17,9 @@ import numpy.typing as npt
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = Path(__file__).parent
-SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in [*sorted(FOLDER.glob("*_kernel.py")), Path(__file__)]))
+# The banks too: a kernel unpacks their arrays in the order in which they are declared.
+KERNELS = [Path(__file__), *sorted(FOLDER.glob("*_kernel.py")), *sorted(FOLDER.glob("*_bank.py"))]
+SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in KERNELS))
 # No fast mathematics: sums keep their order, NaN and infinity their meaning.
 OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy", "_nrt": False}
 

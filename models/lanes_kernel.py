@@ -82,7 +82,7 @@ def _load(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG001 -
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(_address(context, builder, signature.args[0], *arguments), align=4)
 
-    return LANES(array, types.int64), generate
+    return LANES(array, types.uint64), generate
 
 
 def _store(typing_context: Any, array: Any, index: Any, lanes: Any) -> Any:  # noqa: ARG001
@@ -92,7 +92,7 @@ def _store(typing_context: Any, array: Any, index: Any, lanes: Any) -> Any:  # n
         builder.store(arguments[2], _address(context, builder, signature.args[0], *arguments[:2]), align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.int64, LANES), generate
+    return types.void(array, types.uint64, LANES), generate
 
 
 load: Any = intrinsic(_load)

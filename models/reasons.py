@@ -29,7 +29,7 @@ class Reason:
 class Explainer:
     """Exact contributions in compiled code, on the calling thread alone. Used by one thread at a time.
 
-    A row costs some fifty times what its score does: meant for the few events reviewed or declined.
+    A row costs some sixty times what its score does: meant for the few events reviewed or declined.
     """
 
     def __init__(self, bundle: Bundle) -> None:

@@ -30,6 +30,7 @@ class ShapWork(NamedTuple):
     missing: U16  # [k], a bit for each row whose value is NaN
     left: U16  # [m], the rows that go left
     held: U16  # [m], the rows that satisfy what was asked of the feature above
+    more: F32  # [m, WIDTH], d
     below: F32  # [m, Q, WIDTH], U
     reach: F32  # [m, Q, WIDTH], P
     part: F32  # [k, WIDTH], contributions of a few trees
@@ -44,6 +45,7 @@ def new_work(bank: ShapBank) -> ShapWork:
         aligned((k,), np.uint16),
         aligned((m,), np.uint16),
         aligned((m,), np.uint16),
+        aligned((m, WIDTH), np.float32),
         aligned((m, q, WIDTH), np.float32),
         aligned((m, q, WIDTH), np.float32),
         aligned((k, WIDTH), np.float32),
@@ -85,60 +87,87 @@ def read(rows: F32, work: ShapWork) -> None:
 @section
 def explain_tree(nodes: ShapNodes, trees: ShapTrees, t: int, work: ShapWork) -> None:
     """Add one tree's contributions to `work.part`."""
-    first, count = trees.starts[t], trees.starts[t + 1] - trees.starts[t]
-    points = trees.points[t]
-    for n in range(count):
-        at = first + n
-        f = nodes.feature[at]
-        less = below(load(work.values, f * WIDTH), splat(nodes.threshold[at]))
-        work.left[n] = less | (work.missing[f] & nodes.nan_left[at])
-        above = nodes.above[at]
-        work.held[n] = ALL if above < 0 else work.held[above] & (work.left[above] ^ nodes.above_right[at])
-    stride = work.below.shape[1] * WIDTH
-    for n in range(count - 1, 0, -1):
-        at = first + n
-        share, more = splat(nodes.share[at]), excess(nodes, at, n, work)
-        one, other = nodes.children[at, 0], nodes.children[at, 1]
-        factors = trees.gain[nodes.factors[at]]
-        for q in range(points):
-            right = subtree(work, other, q, nodes.leaves[at, 1])
-            gap = minus(subtree(work, one, q, nodes.leaves[at, 0]), right)
-            store(work.below, n * stride + q * WIDTH, fused(fused(splat(factors[q]), more, share), gap, right))
+    first, last, points = trees.starts[t], trees.starts[t + 1], trees.points[t]
+    if first == last:
+        return
+    own = ShapNodes(
+        nodes.feature[first:last],
+        nodes.threshold[first:last],
+        nodes.nan_left[first:last],
+        nodes.share[first:last],
+        nodes.above[first:last],
+        nodes.above_right[first:last],
+        nodes.children[first:last],
+        nodes.leaves[first:last],
+        nodes.factors[first:last],
+    )
+    answer(own, work)
+    climb(own, trees, points, work)
     for q in range(points):
-        if count > 0:
-            store(work.reach, q * WIDTH, splat(trees.weight[points, q]))
-    for n in range(count):
-        at = first + n
-        share, more = splat(nodes.share[at]), excess(nodes, at, n, work)
-        one, other = nodes.children[at, 0], nodes.children[at, 1]
-        gain, boost = trees.gain[nodes.factors[at]], trees.boost[nodes.factors[at]]
+        store(work.reach, q * WIDTH, splat(trees.weight[points, q]))
+    descend(own, trees, points, work)
+
+
+@section
+def answer(nodes: ShapNodes, work: ShapWork) -> None:
+    """Write d of every node: by how much more than its share the left child gets, 0 where the feature failed above."""
+    none = splat(np.float32(0.0))
+    for n in range(nodes.feature.shape[0]):
+        f = np.uint64(nodes.feature[n])
+        less = below(load(work.values, f * np.uint64(WIDTH)), splat(nodes.threshold[n]))
+        left = less | (work.missing[f] & nodes.nan_left[n])
+        above = nodes.above[n]
+        held = ALL
+        if above >= 0:
+            held = work.held[np.uint64(above)] & (work.left[np.uint64(above)] ^ nodes.above_right[n])
+        work.left[n], work.held[n] = left, held
+        share = nodes.share[n]
+        more = choose(mask(left), splat(np.float32(1.0) - share), splat(-share))
+        store(work.more, n * WIDTH, choose(mask(held), more, none))
+
+
+@section
+def climb(nodes: ShapNodes, trees: ShapTrees, points: int, work: ShapWork) -> None:
+    """Write U of every node but the root, from the leaves up."""
+    stride = np.uint64(work.below.shape[1] * WIDTH)
+    for back in range(1, nodes.feature.shape[0]):
+        n = np.uint64(nodes.feature.shape[0] - back)
+        share, more = splat(nodes.share[n]), load(work.more, n * np.uint64(WIDTH))
+        one, other = nodes.children[n, 0], nodes.children[n, 1]
+        left_leaf, right_leaf = splat(nodes.leaves[n, 0]), splat(nodes.leaves[n, 1])
+        gain = trees.gain[np.uint64(nodes.factors[n])]
+        at, left_at, right_at = n * stride, np.uint64(one) * stride, np.uint64(other) * stride
+        for q in range(points):
+            step = np.uint64(q * WIDTH)
+            left = load(work.below, left_at + step) if one >= 0 else left_leaf
+            right = load(work.below, right_at + step) if other >= 0 else right_leaf
+            ratio = fused(splat(gain[q]), more, share)
+            store(work.below, at + step, fused(ratio, minus(left, right), right))
+
+
+@section
+def descend(nodes: ShapNodes, trees: ShapTrees, points: int, work: ShapWork) -> None:
+    """Hand P down from the root and add every node's contribution."""
+    stride = np.uint64(work.below.shape[1] * WIDTH)
+    for place in range(nodes.feature.shape[0]):
+        n = np.uint64(place)
+        share, more = splat(nodes.share[n]), load(work.more, n * np.uint64(WIDTH))
+        one, other = nodes.children[n, 0], nodes.children[n, 1]
+        left_leaf, right_leaf = splat(nodes.leaves[n, 0]), splat(nodes.leaves[n, 1])
+        pair = np.uint64(nodes.factors[n])
+        gain, boost = trees.gain[pair], trees.boost[pair]
+        at, left_at, right_at = n * stride, np.uint64(one) * stride, np.uint64(other) * stride
         total = splat(np.float32(0.0))
         for q in range(points):
-            reach = load(work.reach, n * stride + q * WIDTH)
-            right = subtree(work, other, q, nodes.leaves[at, 1])
-            gap = minus(subtree(work, one, q, nodes.leaves[at, 0]), right)
-            total = fused(times(reach, splat(boost[q])), gap, total)
+            step = np.uint64(q * WIDTH)
+            reach = load(work.reach, at + step)
+            left = load(work.below, left_at + step) if one >= 0 else left_leaf
+            right = load(work.below, right_at + step) if other >= 0 else right_leaf
+            total = fused(times(reach, splat(boost[q])), minus(left, right), total)
             to_left = times(reach, fused(splat(gain[q]), more, share))
             if one >= 0:
-                store(work.reach, one * stride + q * WIDTH, to_left)
+                store(work.reach, left_at + step, to_left)
             if other >= 0:
-                store(work.reach, other * stride + q * WIDTH, minus(reach, to_left))
-        f = nodes.feature[at] * WIDTH
-        store(work.part, f, fused(more, total, load(work.part, f)))
-
-
-@section
-def excess(nodes: ShapNodes, at: int, n: int, work: ShapWork) -> Any:
-    """Return d: by how much more than its share the left child gets, 0 where the feature has failed further up."""
-    share = nodes.share[at]
-    none = splat(np.float32(0.0))
-    more = choose(mask(work.left[n]), splat(np.float32(1.0) - share), minus(none, splat(share)))
-    return choose(mask(work.held[n]), more, none)
-
-
-@section
-def subtree(work: ShapWork, child: int, q: int, leaf: np.float32) -> Any:
-    """Return U of a child at point q."""
-    if child >= 0:
-        return load(work.below, (child * work.below.shape[1] + q) * WIDTH)
-    return splat(leaf)
+                store(work.reach, right_at + step, minus(reach, to_left))
+        part = np.uint64(nodes.feature[n]) * np.uint64(WIDTH)
+        store(work.part, part, fused(more, total, load(work.part, part)))

@@ -1,7 +1,8 @@
-"""Benchmark of the engines: `python tests/bench/engines.py`.
+"""Benchmark of engines and reasons: `python tests/bench/engines.py`.
 
 300 XGBoost trees of depth 6 and 300 LightGBM trees of 31 leaves over 24 features, on one thread. For each batch size
-the engines and the libraries' own predictions take turns in one run, and every answer is compared inside it.
+the engines and the libraries' own predictions take turns in one run, and every answer is compared inside it; then the
+same for the contributions of the rows that a batch sends to review.
 """
 
 import statistics
@@ -17,6 +18,7 @@ from models.forest import parse_lightgbm, parse_xgboost
 from models.forest_engine import ForestEngine
 from models.meta import MetaModel
 from models.onnx_graph import INPUT, SCORE, ensemble_graph
+from models.shap import Contributions
 
 TREES = 300
 FEATURES = 24
@@ -25,6 +27,8 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 2048, 4096, 16_384, 65_536)
 ROUNDS = 15
 # Calls a turn: short ones are repeated until they take about as long as so many rows.
 ROWS_A_TURN = 256
+BATCH = 2048
+REVIEW_RATE = 0.02
 META = MetaModel(bias=-0.2, xgboost=0.5, lightgbm=0.5)
 
 
@@ -72,6 +76,46 @@ def contestants(first, second):
     }
 
 
+def explainers(first, second):
+    """Return what gives contributions float64[n, FEATURES] of the ensemble, by name."""
+    forests = parse_xgboost(bytes(first.save_raw("json"))), parse_lightgbm(second.model_to_string())
+    own = [Contributions(forest) for forest in forests]
+
+    def native(x):
+        parts = (
+            first.predict(xgboost.DMatrix(x, nthread=1), pred_contribs=True),
+            second.predict(x, pred_contrib=True, num_threads=1),
+        )
+        return META.xgboost * parts[0][:, :-1] + META.lightgbm * parts[1][:, :-1]
+
+    return {
+        "compiled": lambda x: META.xgboost * own[0].of(x) + META.lightgbm * own[1].of(x),
+        "xgboost + lightgbm": native,
+    }
+
+
+def reasons(first, second, x, scoring_us):
+    """Rows of (figure, measured, bound) for a batch's share of reviews and for one review alone."""
+    rows = []
+    ways = explainers(first, second)
+    for count in (1, int(REVIEW_RATE * BATCH)):
+        times = {name: [] for name in ways}
+        answers = {}
+        for _ in range(ROUNDS):
+            for name, explain in ways.items():
+                start = time.perf_counter()
+                answers[name] = explain(x[:count])
+                times[name].append((time.perf_counter() - start) / count * 1e6)
+        assert np.allclose(answers["compiled"], answers["xgboost + lightgbm"], rtol=0, atol=1e-5)
+        own, native = (statistics.median(taken) for taken in times.values())
+        measured = f"{own:.0f} µs; libraries {native:.0f}, {native / own:.0f} ×"
+        rows.append((f"reasons, {count} at a time, a row explained", measured, ""))
+    added = REVIEW_RATE * own
+    measured = f"{added:.2f} µs an event, {added / scoring_us:.0%} of scoring it"
+    rows.append((f"reasons for {REVIEW_RATE:.0%} of a batch of {BATCH}", measured, ""))
+    return rows
+
+
 def race(scorers, x):
     """Return the median µs an event of each, their turns taken in alternation; compare the ensembles' answers."""
     calls = max(1, ROWS_A_TURN // len(x))
@@ -92,7 +136,8 @@ def table():
     """Rows of (figure, measured, bound)."""
     warm()
     x, labels = sample()
-    scorers = contestants(*train(x[: ROWS * 9 // 10], labels[: ROWS * 9 // 10]))
+    boosters = train(x[: ROWS * 9 // 10], labels[: ROWS * 9 // 10])
+    scorers = contestants(*boosters)
     everything = scorers["forest"](x)
     rows = []
     for size in SIZES:
@@ -100,6 +145,8 @@ def table():
         assert (scorers["forest"](batch) == everything[:size]).all()
         taken = race(scorers, batch)
         own = taken.pop("forest")
+        if size == BATCH:
+            scoring_us = own
         others = ", ".join(f"{name} {other:.1f}" for name, other in taken.items())
         rows.append(
             (f"engines, batch {size}, µs an event", f"forest {own:.2f}; {others}", "≤ 100" if size == 1 else "")
@@ -107,7 +154,7 @@ def table():
         onnx, native = taken["onnx"] / own, taken["xgboost + lightgbm"] / own
         bound = "≥ 6, ≥ 6" if size >= 512 else "≥ 1, ≥ 1"
         rows.append((f"engines, batch {size}, forest is faster", f"{onnx:.1f} × onnx, {native:.1f} × libraries", bound))
-    return rows
+    return [*rows, *reasons(*boosters, x, scoring_us)]
 
 
 if __name__ == "__main__":

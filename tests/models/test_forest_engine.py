@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forests import MAX, awkward_rows, both_kinds, forest_of, random_forest
+from models.errors import EngineError
 from models.forest import Forest
-from models.forest_bank import MAX_BYTE_THRESHOLDS, MAX_LEAVES, build_bank
+from models.forest_bank import MAX_BYTE_THRESHOLDS, MAX_LEAVES, MAX_THRESHOLDS, build_bank
 from models.forest_engine import ForestEngine, ForestMargins
 from models.forest_kernel import exp
 from models.leafbits_kernel import ROWS
@@ -84,18 +85,16 @@ def test_random_trees_lead_to_the_same_leaf_by_bits_and_on_foot(seed, n_features
         np.testing.assert_array_equal(reached(forest, x, crossover), reference)
 
 
-@pytest.mark.parametrize("thresholds", [MAX_BYTE_THRESHOLDS, MAX_BYTE_THRESHOLDS + 1])
-def test_ranks_hold_at_their_type_s_greatest(thresholds):
-    """A rank of 255 in one byte must not be taken for a NaN that goes left, nor overflow when reversed."""
-    edges = np.arange(thresholds, dtype=np.float32)
+def stumps(thresholds):
+    """Return a forest that asks one feature for 0, 1, 2 ..., every other time with NaN going left."""
     inner = np.tile([True, False, False], thresholds)
     at = np.arange(3 * thresholds)
-    forest = Forest(
+    return Forest(
         1,
         0.0,
         at[::3].astype(np.int32),
         np.zeros(len(at), np.int32),
-        np.repeat(edges, 3),
+        np.repeat(np.arange(thresholds, dtype=np.float32), 3),
         np.repeat(np.arange(thresholds) % 2 == 0, 3),
         np.where(inner, at + 1, -1).astype(np.int32),
         np.where(inner, at + 2, -1).astype(np.int32),
@@ -103,9 +102,20 @@ def test_ranks_hold_at_their_type_s_greatest(thresholds):
         at.astype(np.int32),
         np.ones(len(at)),
     )
+
+
+@pytest.mark.parametrize("thresholds", [MAX_BYTE_THRESHOLDS, MAX_BYTE_THRESHOLDS + 1, MAX_THRESHOLDS])
+def test_ranks_hold_at_their_type_s_greatest(thresholds):
+    """The greatest rank must not be taken for a NaN's, nor overflow when reversed."""
+    forest = stumps(thresholds)
     x = np.array([[-np.inf], [-1], [0], [thresholds - 2], [thresholds - 1], [np.inf], [np.nan]], np.float32)
     for crossover in (BITS, WALK):
         np.testing.assert_array_equal(ForestMargins(forest, crossover).margins(x), forest.margins(x))
+
+
+def test_more_thresholds_than_two_bytes_can_rank_are_refused():
+    with pytest.raises(EngineError, match="has a feature with 65536 thresholds"):
+        ForestMargins(stumps(MAX_THRESHOLDS + 1))
 
 
 @pytest.fixture(scope="module")

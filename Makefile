@@ -21,7 +21,9 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c 'import lightgbm' 2>/dev/null || { echo "LightGBM needs the OpenMP runtime: install libgomp1 (Debian, Ubuntu), libgomp (Fedora) or libomp (macOS), then run make again"; exit 1; }
-	$(BIN)/python -c 'from state.windows import warm; warm()'  # compile the kernels once, not at the first event
+	@# Compile the kernels once, not at the first event.
+	$(BIN)/python -c 'from state.windows import warm; warm()'
+	$(BIN)/python -c 'from models.ensemble import warm; warm()'
 	@touch $@
 
 demo: $(READY)

@@ -7,8 +7,13 @@ import numpy.typing as npt
 import onnxruntime
 
 from models.bundle import Bundle
-from models.errors import BundleError, ModelError
+from models.errors import BundleError, EngineError, ModelError
+from models.forest import Forest, parse_lightgbm, parse_xgboost
+from models.forest_bank import MAX_BYTE_THRESHOLDS
+from models.forest_engine import ForestEngine
+from models.meta import MetaModel
 from models.onnx_graph import INPUT, MARGINS, SCORE
+from models.shap import Contributions
 
 
 class Engine(Protocol):
@@ -91,12 +96,62 @@ class ConstantEngine:
 
 
 def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
-    """Return the engine of that name: "onnx", "constant", or "auto" for the best at hand. Raises ModelError."""
-    if name in ("auto", "onnx"):
-        return OnnxEngine(bundle)
-    if name == "constant":
-        return ConstantEngine()
-    raise ModelError(f"There is no engine {name!r}; choose auto, onnx or constant.")
+    """Return the engine of that name, or "auto" for the fastest that takes the model. Raises ModelError."""
+    match name:
+        case "auto":
+            try:
+                return forest_engine(bundle)
+            except EngineError:
+                return OnnxEngine(bundle)
+        case "forest":
+            return forest_engine(bundle)
+        case "onnx":
+            return OnnxEngine(bundle)
+        case "constant":
+            return ConstantEngine()
+        case _:
+            raise ModelError(f"There is no engine {name!r}; choose auto, forest, onnx or constant.")
+
+
+def forest_engine(bundle: Bundle) -> ForestEngine:
+    """Compile the bundle's forests. Raises BundleError when they take other features, EngineError when too large."""
+    forests = parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm)
+    for forest in forests:
+        if forest.n_features != len(bundle.feature_names):
+            raise BundleError(
+                f"A forest of the bundle {bundle.directory} takes {forest.n_features} features, "
+                f"but its manifest names {len(bundle.feature_names)}; train it again.",
+            )
+    return ForestEngine(*forests, bundle.meta)
+
+
+def warm() -> None:
+    """Compile the kernels, or load them from the cache: once at installation, so that a worker starts at once."""
+    x = np.zeros((1, 1), np.float32)
+    for stumps in (1, MAX_BYTE_THRESHOLDS + 1):
+        forest = _stumps(stumps)
+        ForestEngine(forest, forest, MetaModel(0.0, 0.5, 0.5)).score(x)
+        Contributions(forest).of(x)
+
+
+def _stumps(n: int) -> Forest:
+    """Return n trees with one split each, at 1 to n."""
+    inner = np.tile([True, False, False], n)
+    roots = 3 * np.arange(n, dtype=np.int32)
+    children = np.where(inner, np.arange(3 * n), -2)
+    return Forest(
+        n_features=1,
+        base=0.0,
+        roots=roots,
+        feature=np.zeros(3 * n, np.int32),
+        threshold=np.where(inner, np.arange(3 * n) // 3 + 1, 0).astype(np.float32),
+        nan_left=np.zeros(3 * n, np.bool_),
+        left=(children + 1).astype(np.int32),
+        right=np.where(inner, children + 2, -1).astype(np.int32),
+        value=np.zeros(3 * n),
+        leaf_id=np.where(inner, -1, 0).astype(np.int32),
+        cover=np.ones(3 * n),
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 ModelError
 ├── BundleError     a bundle that cannot be written or trusted: train it or copy it again
+├── EngineError     a sound model of a form that one engine does not take: choose another
 └── TrainingError   a history that cannot be learned from: the sentence says what to change
 """
 
@@ -12,6 +13,10 @@ class ModelError(Exception):
 
 class BundleError(ModelError):
     """A bundle, or a model to be put into one, is unreadable, altered or of a kind not supported."""
+
+
+class EngineError(ModelError):
+    """The engine cannot take this model, though another can."""
 
 
 class TrainingError(ModelError):

@@ -40,6 +40,9 @@ class Forest:
     right: npt.NDArray[np.int32]  # [N]
     value: npt.NDArray[np.float64]  # [N], 0 in an inner node
     leaf_id: npt.NDArray[np.int32]  # [N], the library's own number of the leaf, -1 in an inner node
+    # [N], how much of the training data came by: XGBoost's sum of hessians, LightGBM's number of rows, as each library
+    # itself weighs the ways a missing feature could have gone.
+    cover: npt.NDArray[np.float64]
 
     @property
     def n_trees(self) -> int:
@@ -72,6 +75,7 @@ class Forest:
             right=np.where(inner, self.right[begin:end] - np.int32(begin), np.int32(-1)),
             value=self.value[begin:end],
             leaf_id=self.leaf_id[begin:end],
+            cover=self.cover[begin:end],
         )
 
     def margins(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -90,6 +94,7 @@ class _Node:
     right: int = -1
     value: float = 0.0
     leaf_id: int = -1
+    cover: float = 0.0
 
 
 def parse_xgboost(raw: bytes) -> Forest:
@@ -97,9 +102,12 @@ def parse_xgboost(raw: bytes) -> Forest:
     try:
         learner = json.loads(raw)["learner"]
         _check_xgboost(learner)
-        model = learner["gradient_booster"]["model"]
+        booster = learner["gradient_booster"]
+        # DART keeps the trees as they were trained, and beside them the weight that dropping has left to each.
+        model = booster["gbtree"]["model"] if booster["name"] == "dart" else booster["model"]
+        weights = booster["weight_drop"] if booster["name"] == "dart" else [1.0] * len(model["trees"])
         param = learner["learner_model_param"]
-        trees = [_xgboost_tree(tree) for tree in model["trees"]]
+        trees = [_xgboost_tree(tree, weight) for tree, weight in zip(model["trees"], weights, strict=True)]
         return _pack(trees, int(param["num_feature"]), _xgboost_base(param["base_score"]))
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise BundleError(f"The XGBoost model is not readable ({error!r}); save it again as JSON.") from error
@@ -107,8 +115,8 @@ def parse_xgboost(raw: bytes) -> Forest:
 
 def _check_xgboost(learner: dict[str, Any]) -> None:
     booster = learner["gradient_booster"]["name"]
-    if booster != "gbtree":
-        raise BundleError(f"The XGBoost booster {booster!r} is not supported; train with booster gbtree.")
+    if booster not in ("gbtree", "dart"):
+        raise BundleError(f"The XGBoost booster {booster!r} is not supported; train with booster gbtree or dart.")
     objective = learner["objective"]["name"]
     if objective != "binary:logistic":
         raise BundleError(f"The XGBoost objective {objective!r} is not supported; train with binary:logistic.")
@@ -125,7 +133,7 @@ def _xgboost_base(text: str) -> float:
     return float(np.log(probability) - np.log1p(-probability))
 
 
-def _xgboost_tree(tree: dict[str, Any]) -> list[_Node]:
+def _xgboost_tree(tree: dict[str, Any], weight: float) -> list[_Node]:
     """Read the nodes that can be reached; pruning leaves deleted ones behind in the arrays."""
     if any(tree["split_type"]):
         raise BundleError("The XGBoost model splits on categories; train it on numbers only.")
@@ -135,13 +143,15 @@ def _xgboost_tree(tree: dict[str, Any]) -> list[_Node]:
         source, parent, is_left = todo.pop()
         _attach(nodes, parent, is_left=is_left)
         if tree["left_children"][source] < 0:
-            nodes.append(_Node(value=tree["split_conditions"][source], leaf_id=source))
+            value = weight * tree["split_conditions"][source]
+            nodes.append(_Node(value=value, leaf_id=source, cover=tree["sum_hessian"][source]))
             continue
         nodes.append(
             _Node(
                 feature=tree["split_indices"][source],
                 threshold=tree["split_conditions"][source],
                 nan_left=bool(tree["default_left"][source]),
+                cover=tree["sum_hessian"][source],
             ),
         )
         here = len(nodes) - 1
@@ -183,7 +193,11 @@ def _lightgbm_leaf(source: dict[str, Any]) -> _Node:
     if "leaf_const" in source:
         raise BundleError("The LightGBM model has linear leaves; train with linear_tree=false.")
     # A tree that never split is one leaf without a number; pred_leaf calls it 0.
-    return _Node(value=source["leaf_value"], leaf_id=source.get("leaf_index", 0))
+    return _Node(
+        value=source["leaf_value"],
+        leaf_id=source.get("leaf_index", 0),
+        cover=source.get("leaf_count", 0),
+    )
 
 
 def _lightgbm_split(source: dict[str, Any]) -> _Node:
@@ -195,7 +209,12 @@ def _lightgbm_split(source: dict[str, Any]) -> _Node:
     threshold = float(strict_thresholds(np.array([source["threshold"]]))[0])
     # A node trained without missing values takes a NaN for 0.
     nan_left = bool(source["default_left"]) if missing == "NaN" else threshold > 0.0
-    return _Node(feature=source["split_feature"], threshold=threshold, nan_left=nan_left)
+    return _Node(
+        feature=source["split_feature"],
+        threshold=threshold,
+        nan_left=nan_left,
+        cover=source["internal_count"],
+    )
 
 
 def strict_thresholds(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -245,6 +264,7 @@ def _pack(trees: Iterable[list[_Node]], n_features: int, base: float) -> Forest:
         right=np.array([node.right for node in nodes], np.int32),
         value=np.array([node.value for node in nodes], np.float64),
         leaf_id=np.array([node.leaf_id for node in nodes], np.int32),
+        cover=np.array([node.cover for node in nodes], np.float64),
     )
     _check(forest)
     return forest

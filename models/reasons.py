@@ -1,19 +1,19 @@
-"""Why an event has its score: the base models' own exact contributions, in log-odds.
+"""Why an event has its score: the base models' exact contributions, in log-odds.
 
-Each library's TreeSHAP (path-dependent; Lundberg et al., "Consistent Individualized Feature Attribution for Tree
-Ensembles", 2018) splits its margin into one part a feature and a bias. The meta-model is linear in the margins, so the
-weighted parts add up to the log-odds of the score.
+TreeSHAP (path-dependent; Lundberg et al., "Consistent Individualized Feature Attribution for Tree Ensembles", 2018)
+splits a forest's margin into one part a feature and a bias, as the libraries' own predictions of contributions do. The
+meta-model is linear in the margins, so the weighted parts add up to the log-odds of the score.
 """
 
 from dataclasses import dataclass
 
-import lightgbm
 import numpy as np
 import numpy.typing as npt
-import xgboost
 
 from models.bundle import Bundle
 from models.errors import BundleError
+from models.forest import parse_lightgbm, parse_xgboost
+from models.shap import Contributions
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,41 +27,30 @@ class Reason:
 
 
 class Explainer:
-    """Exact contributions from the boosters themselves, on the calling thread alone.
+    """Exact contributions in compiled code, on the calling thread alone. Used by one thread at a time.
 
-    Costs more than a hundred times what the score does: meant for the few events reviewed or declined.
+    A row costs some sixty times what its score does: meant for the few events reviewed or declined.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        """Load the bundle's boosters. Raises BundleError when a library refuses its own or features differ."""
+        """Lay out the bundle's forests. Raises BundleError when one cannot be read or takes other features."""
         self._names = bundle.feature_names
         self._sentences = bundle.sentences
-        self._meta = bundle.meta
-        try:
-            self._xgboost = xgboost.Booster({"nthread": 1}, model_file=bytearray(bundle.xgboost))
-            self._lightgbm = lightgbm.Booster(model_str=bundle.lightgbm)
-        except (xgboost.core.XGBoostError, lightgbm.basic.LightGBMError) as error:
-            raise BundleError(
-                f"A booster of the bundle {bundle.directory} cannot be loaded "
-                f"({str(error).splitlines()[0]}); train it again.",
-            ) from error
-        for takes in (self._xgboost.num_features(), self._lightgbm.num_feature()):
-            if takes != len(self._names):
+        forests = parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm)
+        for forest in forests:
+            if forest.n_features != len(self._names):
                 raise BundleError(
-                    f"A booster of the bundle {bundle.directory} takes {takes} features, "
+                    f"A forest of the bundle {bundle.directory} takes {forest.n_features} features, "
                     f"but its manifest names {len(self._names)}; train it again.",
                 )
+        self._parts = [Contributions(forest) for forest in forests]
+        self._weights = (bundle.meta.xgboost, bundle.meta.lightgbm)
+        self._bias = bundle.meta.log_odds(np.array([[part.expected for part in self._parts]]))
 
     def explain(self, x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return contributions float64[m, k] and bias float64[m] of x float32[m, k]: together the log-odds."""
-        if not len(x):
-            return np.zeros((0, len(self._names))), np.zeros(0)
-        # XGBoost refuses infinities; no threshold lies beyond the largest finite number, so it reaches the same leaves.
-        finite = np.nan_to_num(x, nan=np.nan)
-        first = self._xgboost.predict(xgboost.DMatrix(finite, nthread=1), pred_contribs=True)
-        second = self._lightgbm.predict(x, pred_contrib=True, num_threads=1)
-        parts = self._meta.xgboost * first.astype(np.float64) + self._meta.lightgbm * second
-        return parts[:, :-1], parts[:, -1] + self._meta.bias
+        first, second = (weight * part.of(x) for weight, part in zip(self._weights, self._parts, strict=True))
+        return first + second, np.repeat(self._bias, len(x))
 
     def contributions(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return each feature's part in the log-odds, float64[m, k], of x float32[m, k]."""

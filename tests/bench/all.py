@@ -1,6 +1,6 @@
 """Every part of the first benchmark, as one table of ratios. Each part also runs alone.
 
-PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/all.py [windows|throughput|latency|recovery|memory ...]
+PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/all.py [PART ...]   with the parts named below
 """
 
 import sys
@@ -8,6 +8,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+import engines
 import latency
 import memory
 import recovery
@@ -15,6 +16,7 @@ import throughput
 import windows
 
 PARTS = {
+    "engines": engines.table,
     "windows": windows.table,
     "throughput": throughput.table,
     "latency": latency.table,

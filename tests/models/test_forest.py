@@ -12,77 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from forests import (
+    LIGHTGBM_KINDS,
+    MAX,
+    XGBOOST_KINDS,
+    awkward_data,
+    awkward_rows,
+    both_kinds,
+    forest_of,
+    train_lightgbm,
+    train_xgboost,
+)
 from models.ensemble import session_options
 from models.errors import BundleError
 from models.forest import LIGHTGBM_ZERO, parse_lightgbm, parse_xgboost, strict_thresholds
 from models.onnx_graph import serialise, tree_node
-
-MAX = np.finfo(np.float32).max
-TINY = np.float32(1e-45)
-
-XGBOOST_KINDS = {
-    "depth-6": {"max_depth": 6},
-    "stumps": {"max_depth": 1},
-    "by-leaves": {"grow_policy": "lossguide", "max_leaves": 20, "max_depth": 0},
-    "exact": {"tree_method": "exact", "max_depth": 5},
-    "pruned": {"max_depth": 8, "gamma": 3.0, "tree_method": "exact"},
-    "single-leaf": {"gamma": 1e9},
-    "parallel-trees": {"num_parallel_tree": 3, "subsample": 0.5},
-    "base-score": {"base_score": 0.03},
-}
-LIGHTGBM_KINDS = {
-    "31-leaves": {},
-    "stumps": {"num_leaves": 2},
-    "deep": {"num_leaves": 120, "min_data_in_leaf": 1},
-    "no-missing": {"use_missing": False},
-    "single-leaf": {"min_data_in_leaf": 100_000},
-    "dart": {"boosting": "dart"},
-    "few-bins": {"max_bin": 8},
-}
-
-
-def awkward_data(seed):
-    """Columns that stress each rule: gaps, no gaps, counts, values about LightGBM's zero, huge ones, a constant."""
-    rng = np.random.default_rng(seed)
-    n = 1500
-    x = rng.normal(size=(n, 8)).astype(np.float32)
-    x[:, 1] = np.where(rng.random(n) < 0.3, np.nan, x[:, 1])
-    x[:, 2] = rng.poisson(2, n)
-    x[:, 3] = rng.choice(np.array([-3e-35, -1e-35, -5e-36, 0, 5e-36, 1e-35, 3e-35], np.float32), n)
-    x[:, 4] *= np.float32(1e36)
-    x[:, 5] = 7.0
-    x[:, 6] = np.where(rng.random(n) < 0.5, 0.0, x[:, 6])
-    risk = np.nan_to_num(x[:, 1]) + x[:, 0] * x[:, 6] + x[:, 2] / 2 + np.sign(x[:, 3]) + x[:, 4] / 1e36
-    return x, (risk + rng.normal(size=n) > 2.0).astype(np.int8)
-
-
-def awkward_rows(forest, seed, n=4000):
-    """Rows of thresholds, their neighbours one ULP away, NaN, infinities, zeros, denormals and plain values."""
-    rng = np.random.default_rng(seed)
-    zero = np.float32(LIGHTGBM_ZERO)
-    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, TINY, -TINY, 1e-40, -1e-40, MAX, -MAX], np.float32)
-    zone = np.array([zero, -zero, *np.nextafter([zero, zero, -zero, -zero], [0, 1, 0, -1], dtype=np.float32)])
-    rows = np.empty((n, forest.n_features), np.float32)
-    for column in range(forest.n_features):
-        own = forest.threshold[(forest.left >= 0) & (forest.feature == column)]
-        own = own if len(own) else np.zeros(1, np.float32)
-        edges = [own, np.nextafter(own, np.float32(MAX)), np.nextafter(own, np.float32(-MAX))]
-        pools = [np.concatenate(edges), special, zone.astype(np.float32), rng.normal(size=64).astype(np.float32)]
-        choice = rng.choice(4, n, p=[0.6, 0.15, 0.1, 0.15])
-        rows[:, column] = np.choose(choice, [rng.choice(pool, n) for pool in pools])
-    return rows
-
-
-def train_xgboost(kind, seed=0):
-    x, y = awkward_data(seed)
-    params = {"objective": "binary:logistic", "nthread": 1, "seed": seed, "verbosity": 0, **XGBOOST_KINDS[kind]}
-    return xgboost.train(params, xgboost.DMatrix(x, y), 8)
-
-
-def train_lightgbm(kind, seed=0):
-    x, y = awkward_data(seed)
-    params = {"objective": "binary", "num_threads": 1, "seed": seed, "verbose": -1, **LIGHTGBM_KINDS[kind]}
-    return lightgbm.train(params, lightgbm.Dataset(x, y, params=params), 8)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -126,12 +70,9 @@ def only_tree(forest, tree):
     return replace(alone, value=np.maximum(alone.leaf_id, 0).astype(np.float64))
 
 
-@pytest.mark.parametrize("kind", [*XGBOOST_KINDS, *(f"lightgbm {kind}" for kind in LIGHTGBM_KINDS)])
-def test_the_exported_trees_reach_the_same_leaves(kind):
-    if kind in XGBOOST_KINDS:
-        forest = parse_xgboost(bytes(train_xgboost(kind).save_raw("json")))
-    else:
-        forest = parse_lightgbm(train_lightgbm(kind.removeprefix("lightgbm ")).model_to_string())
+@pytest.mark.parametrize("name", both_kinds())
+def test_the_exported_trees_reach_the_same_leaves(name):
+    _, forest = forest_of(name)
     x = awkward_rows(forest, seed=9, n=2000)
     leaves = forest.leaf_id[forest.leaves(x)]
     outputs = [f"tree_{tree}" for tree in range(forest.n_trees)]
@@ -178,7 +119,7 @@ def altered_xgboost(path, value):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("gradient_booster", "name"), "dart", "train with booster gbtree"),
+        (("gradient_booster", "name"), "gblinear", "train with booster gbtree or dart"),
         (("objective", "name"), "multi:softprob", "train with binary:logistic"),
         (("learner_model_param", "num_target"), "2", "train it with one"),
         (("learner_model_param", "base_score"), "[0E0]", "between 0 and 1"),

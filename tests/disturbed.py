@@ -1,10 +1,11 @@
 """Runs the line twice over the same input, once undisturbed and once under whatever a test does to it."""
 
 import random
+import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -51,12 +52,18 @@ class Crew:
         self.workers[name] = worker
         return worker
 
-    def finish(self, timeout_secs: float = 180) -> LineOutput:
-        """Wait until all input is decided, stop everybody gracefully, and read what was written."""
+    def finish(self, timeout_secs: float = 180, *, ended: Sequence[object] = ()) -> LineOutput:
+        """Wait until all input is decided, stop everybody gracefully, and read what was written.
+
+        Nobody but `ended` may have ended by itself.
+        """
         alive = [w for w in self.workers.values() if w.alive]
         wait_until_committed(self.topics, self.group, self.line.transactions, alive, timeout_secs)
         for worker in alive:
             assert worker.stop() == 0, worker.errors[-3000:]
+        for worker in [w for w in self.everybody if w not in ended]:
+            code = worker.process.returncode
+            assert code in (0, -signal.SIGKILL), f"a worker ended by itself ({code}):\n{worker.errors[-3000:]}"
         return read_line(self.topics, self.line)
 
     @property

@@ -194,9 +194,9 @@ class ThreadedCrew(Crew):
         self.workers[name] = worker
         return worker.start() if start else worker
 
-    def finish(self, timeout_secs: float = 60, *, ended: Sequence[LineThread] = ()) -> LineOutput:
-        """Wait until all input is decided, stop everybody, and read what was written; nobody but `ended` may fail."""
-        output = super().finish(timeout_secs)
+    def finish(self, timeout_secs: float = 60, *, ended: Sequence[object] = ()) -> LineOutput:
+        """Wait until all input is decided, stop everybody, and read what was written; `ended` must have failed."""
+        output = super().finish(timeout_secs, ended=ended)
         failed = [w for w in self.everybody if isinstance(w, LineThread) and w.error is not None]
         assert failed == list(ended), "".join(w.errors for w in failed)
         return output

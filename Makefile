@@ -11,7 +11,7 @@ help:
 	@echo "make demo   run the whole line on embedded defaults (about a minute)"
 	@echo "make test   lint, type-check and run every test"
 	@echo "make bench  print the first benchmark's table"
-	@echo "make chaos  the crash test at length: 100 kills, 1,000,000 events (a quarter of an hour)"
+	@echo "make chaos  the crash test at length: 100 kills, 1,000,000 events (about six minutes)"
 	@echo "make lock   resolve the pinned versions anew"
 	@echo "make clean  remove the environment and caches"
 

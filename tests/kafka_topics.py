@@ -57,7 +57,7 @@ class Topics:
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
-        self._client = {"bootstrap.servers": bootstrap, "log_level": 3}
+        self._client = {"bootstrap.servers": bootstrap, "log_level": 2}  # outlives its broker, quietly
         self.admin = AdminClient(self._client)
         # Idempotent: a broker that stops in between must not double the input of a test that counts.
         self._producer = Producer(

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 import engines
+import explain
 import latency
 import memory
 import recovery
@@ -17,6 +18,7 @@ import windows
 
 PARTS = {
     "engines": engines.table,
+    "explain": explain.table,
     "windows": windows.table,
     "throughput": throughput.table,
     "latency": latency.table,

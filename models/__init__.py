@@ -26,5 +26,7 @@ __all__ = [
     "shap",
     "shap_bank",
     "shap_kernel",
+    "tensor_graph",
+    "tensor_trees",
     "train",
 ]

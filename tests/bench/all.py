@@ -10,6 +10,7 @@ from rich.table import Table
 
 import engines
 import explain
+import gpu
 import latency
 import memory
 import recovery
@@ -18,6 +19,7 @@ import windows
 
 PARTS = {
     "engines": engines.table,
+    "gpu": gpu.table,
     "explain": explain.table,
     "windows": windows.table,
     "throughput": throughput.table,

@@ -13,7 +13,9 @@ from models.forest_bank import MAX_BYTE_THRESHOLDS
 from models.forest_engine import ForestEngine
 from models.meta import MetaModel
 from models.onnx_graph import INPUT, MARGINS, SCORE
+from models.onnx_session import session_options
 from models.shap import Contributions
+from models.tensor_engine import OnnxGpuEngine
 
 
 class Engine(Protocol):
@@ -64,21 +66,6 @@ class OnnxEngine:
         return margins
 
 
-def session_options() -> onnxruntime.SessionOptions:
-    """Return the options under which a score does not depend on its batch."""
-    options = onnxruntime.SessionOptions()
-    # With more than one thread, trees are shared out among threads from some batch size on and their sums added in
-    # another order: another last bit. A worker scales by partitions, not by threads.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # Warnings go to standard error, in no format of ours; errors are raised.
-    options.log_severity_level = 3
-    # Said although it is the default: denormal features are compared as they are, as in training.
-    options.add_session_config_entry("session.set_denormal_as_zero", "0")
-    return options
-
-
 class ConstantEngine:
     """Gives every event one score: what is left of the line's cost without a model."""
 
@@ -107,14 +94,21 @@ def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
             return forest_engine(bundle)
         case "onnx":
             return OnnxEngine(bundle)
+        case "gpu" | OnnxGpuEngine.name:  # as the settings and as decisions call it
+            return OnnxGpuEngine(*_forests(bundle), bundle.meta)
         case "constant":
             return ConstantEngine()
         case _:
-            raise ModelError(f"There is no engine {name!r}; choose auto, forest, onnx or constant.")
+            raise ModelError(f"There is no engine {name!r}; choose auto, forest, onnx, gpu or constant.")
 
 
 def forest_engine(bundle: Bundle) -> ForestEngine:
     """Compile the bundle's forests. Raises BundleError when they take other features, EngineError when too large."""
+    return ForestEngine(*_forests(bundle), bundle.meta)
+
+
+def _forests(bundle: Bundle) -> tuple[Forest, Forest]:
+    """Return XGBoost's and LightGBM's forest. Raises BundleError when they take other features than are named."""
     forests = parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm)
     for forest in forests:
         if forest.n_features != len(bundle.feature_names):
@@ -122,7 +116,7 @@ def forest_engine(bundle: Bundle) -> ForestEngine:
                 f"A forest of the bundle {bundle.directory} takes {forest.n_features} features, "
                 f"but its manifest names {len(bundle.feature_names)}; train it again.",
             )
-    return ForestEngine(*forests, bundle.meta)
+    return forests
 
 
 def warm() -> None:

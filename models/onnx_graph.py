@@ -41,6 +41,24 @@ def ensemble_graph(xgboost: Forest, lightgbm: Forest, meta: MetaModel) -> bytes:
     nodes = [
         *_margin_nodes(xgboost, "xgboost"),
         *_margin_nodes(lightgbm, "lightgbm"),
+        *score_nodes(),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "fraudstream_ensemble",
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", xgboost.n_features])],
+        [
+            helper.make_tensor_value_info(SCORE, TensorProto.FLOAT, ["n"]),
+            helper.make_tensor_value_info(MARGINS, TensorProto.FLOAT, ["n", 2]),
+        ],
+        score_constants(meta),
+    )
+    return serialise(graph)
+
+
+def score_nodes() -> list[onnx.NodeProto]:
+    """Return the operators from "xgboost_margin" and "lightgbm_margin", float32[n, 1] each, to MARGINS and SCORE."""
+    return [
         helper.make_node("Concat", ["xgboost_margin", "lightgbm_margin"], [MARGINS], axis=1),
         helper.make_node("Mul", ["xgboost_margin", "xgboost_weight"], ["xgboost_part"]),
         helper.make_node("Mul", ["lightgbm_margin", "lightgbm_weight"], ["lightgbm_part"]),
@@ -52,6 +70,10 @@ def ensemble_graph(xgboost: Forest, lightgbm: Forest, meta: MetaModel) -> bytes:
         helper.make_node("Div", ["one", "all_odds"], ["score_column"]),
         helper.make_node("Reshape", ["score_column", "flat"], [SCORE]),
     ]
+
+
+def score_constants(meta: MetaModel) -> list[onnx.TensorProto]:
+    """Return the constants that `score_nodes` reads."""
     constants = {
         "xgboost_weight": np.float32(meta.xgboost),
         "lightgbm_weight": np.float32(meta.lightgbm),
@@ -59,17 +81,7 @@ def ensemble_graph(xgboost: Forest, lightgbm: Forest, meta: MetaModel) -> bytes:
         "one": np.float32(1.0),
         "flat": np.array([-1], np.int64),
     }
-    graph = helper.make_graph(
-        nodes,
-        "fraudstream_ensemble",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", xgboost.n_features])],
-        [
-            helper.make_tensor_value_info(SCORE, TensorProto.FLOAT, ["n"]),
-            helper.make_tensor_value_info(MARGINS, TensorProto.FLOAT, ["n", 2]),
-        ],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    return serialise(graph)
+    return [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
 
 
 def _margin_nodes(forest: Forest, name: str) -> list[onnx.NodeProto]:

@@ -191,8 +191,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
 
     bundle: Annotated[str, Meta(min_length=1, description="Directory of the model bundle")] = "var/model"
     engine: Annotated[
-        Literal["auto", "forest", "onnx", "constant"],
-        about("auto takes the fastest that fits; constant scores without a model"),
+        Literal["auto", "forest", "onnx", "gpu", "constant"],
+        about("auto takes the fastest that fits the CPU; gpu needs CUDA; constant scores without a model"),
     ] = "auto"
     constant_score: Annotated[float, Meta(ge=0, le=1, description="The score of the constant engine")] = 0.0
 

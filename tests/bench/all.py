@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 import engines
+import explain
+import gpu
 import latency
 import memory
 import recovery
@@ -17,6 +19,8 @@ import windows
 
 PARTS = {
     "engines": engines.table,
+    "gpu": gpu.table,
+    "explain": explain.table,
     "windows": windows.table,
     "throughput": throughput.table,
     "latency": latency.table,

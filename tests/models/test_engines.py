@@ -69,8 +69,8 @@ def test_auto_takes_the_compiled_forest_or_else_onnx(bundle, monkeypatch):
 
 
 def test_an_unknown_engine_is_named(bundle):
-    with pytest.raises(ModelError, match="no engine 'gpu'; choose auto, forest, onnx or constant"):
-        load_engine(bundle, "gpu")
+    with pytest.raises(ModelError, match="no engine 'tpu'; choose auto, forest, onnx, gpu or constant"):
+        load_engine(bundle, "tpu")
 
 
 def test_a_constant_engine_gives_its_constant():

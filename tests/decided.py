@@ -1,0 +1,152 @@
+"""Writes decisions and the feature log as workers would have over weeks, by several versions of a model."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from confluent_kafka import Producer
+
+from models.bundle import Bundle, write_bundle
+from models.ensemble import load_engine
+from models.meta import MetaModel
+from models.policy import Thresholds
+from models.reasons import Explainer
+from models.sentences import Sentence
+from models.train import train
+from state.features import default_feature_set
+from stream.decision import DecisionEncoder
+from stream.feature_log import FeatureLog
+from stream.judge import EnsembleJudge
+from stream.murmur2 import partition_of
+
+START_MS = 1_750_000_000_000
+METAS = (MetaModel(-1.0, 0.5, 0.5), MetaModel(-0.5, 0.8, 0.3), MetaModel(0.0, 0.2, 0.9), MetaModel(0.3, 0.4, 0.4))
+
+
+def write_versions(directory: Path, names: Sequence[str], rounds: int = 10) -> list[Bundle]:
+    """Write one bundle a name at directory/name: the same trees under another meta-model each, so other scores."""
+    features = default_feature_set()
+    x = vectors(4_000, seed=1)
+    risk = np.nan_to_num(x[:, 0]) + x[:, 1] * x[:, 2] + np.random.default_rng(2).normal(size=len(x))
+    labels, times_ms = (risk > 1.5).astype(np.int8), np.arange(len(x), dtype=np.int64) * 1000
+    trained = train(x, labels, times_ms, feature_names=features.names, seed=3, rounds=rounds)
+    return [
+        write_bundle(
+            directory / name,
+            replace(trained, meta=meta),
+            feature_set=features.source,
+            feature_set_hash=features.hash,
+            sentences={f.name: Sentence(f.text, f.text_zero, f.text_nan) for f in features.features},
+            lineage={},
+            version=name,
+        )
+        for name, meta in zip(names, METAS, strict=False)
+    ]
+
+
+def vectors(count: int, seed: int) -> np.ndarray:
+    """Return float32[count, k] of the shipped feature set's width, gaps among them."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, len(default_feature_set().names))).astype(np.float32)
+    x[rng.random(count) < 0.2, 0] = np.nan
+    return x
+
+
+@dataclass
+class Columns:
+    """What a decision repeats of its transaction."""
+
+    partition: int
+    user_ids: list[str]
+    transaction_ids: list[str]
+    offsets: np.ndarray
+    event_times: list[int]
+    events: SimpleNamespace = field(init=False)
+    traceparents: list[None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.events = SimpleNamespace(offset=self.offsets)
+        self.traceparents = [None] * len(self.user_ids)
+
+
+class Past:
+    """A past that never was: transaction i is t-i of user u-(i mod users), decided i * step_ms after the start."""
+
+    def __init__(self, bootstrap: str, decisions: str, features: str, partitions: int, *, users: int = 1_000) -> None:
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "transactional.id": f"past-{decisions}",
+                "linger.ms": 5,
+                "compression.type": "lz4",
+                "log_level": 3,
+            }
+        )
+        self._producer.init_transactions(30)
+        self._topics = decisions, features
+        self._next = [0] * partitions
+        self._users = [f"u-{number}" for number in range(users)]
+        self._of = [partition_of(user.encode(), partitions) for user in self._users]
+        self.written = 0
+
+    def write(
+        self,
+        bundle: Bundle,
+        engine: str,
+        count: int,
+        *,
+        batch: int = 2_000,
+        step_ms: int = 1_000,
+        ids: str = "t",
+        explained: bool = True,
+    ) -> None:
+        """Decide so many more, a transaction of the producer for each batch, as the worker does.
+
+        explained: whether reasons stand in them, which for all of a random past take most of the time.
+        """
+        thresholds = bundle.thresholds if explained else Thresholds(1.0, 1.0)
+        judge = EnsembleJudge(load_engine(bundle, engine), thresholds, Explainer(bundle))
+        encoder = DecisionEncoder(judge.outcome_names, bundle.version, engine, bundle.feature_set_hash)
+        log = FeatureLog(bundle.feature_names, bundle.feature_set_hash, max_bytes=512 << 10)
+        until = self.written + count
+        while self.written < until:
+            rows = range(self.written, min(until, self.written + batch))
+            self._producer.begin_transaction()
+            self._write(judge, encoder, log, rows, step_ms, ids)
+            self._producer.commit_transaction(30)
+            self.written = rows.stop
+
+    def _write(self, judge, encoder, log, rows: Iterable[int], step_ms: int, ids: str) -> None:
+        shares: dict[int, list[int]] = {}
+        for row in rows:
+            shares.setdefault(self._of[row % len(self._users)], []).append(row)
+        for partition, share in shares.items():
+            first, at_ms = self._next[partition], START_MS + share[-1] * step_ms
+            self._next[partition] += len(share)
+            columns = Columns(
+                partition,
+                [self._users[row % len(self._users)] for row in share],
+                [f"{ids}-{row}" for row in share],
+                np.arange(first, first + len(share), dtype=np.int64),
+                [START_MS + row * step_ms for row in share],
+            )
+            x = vectors(len(share), seed=share[0])
+            verdicts = judge.judge(x)
+            flags = np.zeros(len(share), np.uint8)
+            values = encoder.encode(columns, verdicts.scores, verdicts.outcomes, flags, verdicts.reasons, at_ms)
+            for user, value in zip(columns.user_ids, values, strict=True):
+                self._produce(self._topics[0], partition, user.encode(), value, at_ms)
+            times_ms = np.array(columns.event_times, np.int64)
+            for _, record in log.encode(columns.transaction_ids, partition, columns.offsets, times_ms, x):
+                self._produce(self._topics[1], partition, None, record, at_ms)
+
+    def _produce(self, topic: str, partition: int, key: bytes | None, value: bytes, at_ms: int) -> None:
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition, timestamp=at_ms)
+            except BufferError:
+                self._producer.poll(0.1)
+            else:
+                return

@@ -1,0 +1,339 @@
+"""A decision is found in the logs, computed again to the bit by the model that made it, and explained."""
+
+import math
+from contextlib import chdir
+from dataclasses import replace
+from types import SimpleNamespace
+
+import lightgbm
+import numpy as np
+import orjson
+import pytest
+import xgboost
+from click.testing import CliRunner
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END
+
+from command import Command, sentence
+from decided import START_MS, Past, vectors, write_versions
+from kafka_topics import Topics
+from line_output import LineTopics
+from line_thread import line_settings, threaded_crew
+from models.bundle import open_bundle
+from models.ensemble import load_engine
+from models.errors import BundleError
+from stream.cli import fraudstream
+from stream.decision_search import Decided, FoundDecision, Wanted
+from stream.errors import FraudstreamError, UsageError
+from stream.explain import bundle_places, explain, find_bundle
+from stream.explain_table import as_json, as_lines
+from stream.feature_log import FeatureLog
+from stream.feature_search import FeatureRow, find_features
+from stream.murmur2 import partition_of
+from stream.settings import load_settings
+from traffic import traffic
+
+VERSIONS = ("v1", "v2", "v3", "v4")
+STEP_MS = 1_000
+EACH = 1_500
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """The directory with a bundle of each version."""
+    directory = tmp_path_factory.mktemp("registry")
+    write_versions(directory, VERSIONS)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def bundle(registry):
+    return open_bundle(registry / "v1")
+
+
+def decision_of(bundle, values, engine="forest", **more):
+    """The decision and feature row a worker would have left of these values."""
+    score = load_engine(bundle, engine).score(values.reshape(1, -1))[0]
+    known = {
+        "transaction_id": "t-1",
+        "user_id": "u-1",
+        "decision": "approve",
+        "score": orjson.loads(orjson.dumps(score, option=orjson.OPT_SERIALIZE_NUMPY)),
+        "model": bundle.version,
+        "engine": engine,
+        "feature_set": bundle.feature_set_hash,
+        "event_time": START_MS,
+        "scored_at": START_MS,
+        "partition": 2,
+        "offset": 7,
+    }
+    row = FeatureRow(bundle.feature_names, bundle.feature_set_hash, values)
+    return FoundDecision(Decided(**(known | more)), START_MS), row
+
+
+# --- what is explained -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["forest", "onnx"])
+def test_contributions_are_the_libraries_own_and_add_up_to_the_score(bundle, engine):
+    first = xgboost.Booster({"nthread": 1}, model_file=bytearray(bundle.xgboost))
+    second = lightgbm.Booster(model_str=bundle.lightgbm)
+    for values in vectors(20, seed=9):
+        found, row = decision_of(bundle, values, engine)
+        explained = explain([found], row, bundle)
+        parts = (
+            bundle.meta.xgboost * first.predict(xgboost.DMatrix(values[None]), pred_contribs=True)[0]
+            + bundle.meta.lightgbm * second.predict(values[None], pred_contrib=True, num_threads=1)[0]
+        )
+        own = {one.feature: one.contribution for one in explained.contributions}
+        np.testing.assert_allclose([own[name] for name in bundle.feature_names], parts[:-1], rtol=0, atol=1e-5)
+        assert explained.bias == pytest.approx(bundle.meta.bias + parts[-1], abs=1e-5)
+        score = 1 / (1 + math.exp(-explained.log_odds))
+        assert score == pytest.approx(found.decided.score, rel=2e-5)
+
+
+def test_a_score_that_is_not_had_again_is_an_error_with_both_numbers(bundle):
+    found, row = decision_of(bundle, vectors(1, seed=4)[0])
+    near = float(np.nextafter(np.float32(found.decided.score), np.float32(1)))
+    other = replace(found, decided=decision_of(bundle, row.values, score=near)[0].decided)
+    with pytest.raises(FraudstreamError) as raised:
+        explain([other], row, bundle)
+    assert repr(near) in str(raised.value)
+    assert repr(float(np.float32(found.decided.score))) in str(raised.value)
+    assert raised.value.exit_code == 1
+
+
+def test_another_model_under_the_same_version_is_refused(bundle):
+    found, row = decision_of(bundle, vectors(1, seed=4)[0])
+    with pytest.raises(FraudstreamError, match="another model under the same version"):
+        explain([found], replace(row, feature_set="0123"), bundle)
+
+
+def test_the_table_holds_every_feature_and_the_way_to_the_score(bundle):
+    found, row = decision_of(bundle, vectors(1, seed=4)[0], flags=["late"])
+    explained = explain([found, found], row, bundle)
+    lines = list(as_lines(explained))
+    assert all(any(line.startswith(f"{name} ") for line in lines) for name in bundle.feature_names)
+    assert "[late]" in lines[1]
+    amounts = {line.split()[0]: line.split()[1] for line in lines if line.startswith(("sum", "bias", "log-odds"))}
+    assert float(amounts["sum"]) + float(amounts["bias"]) == pytest.approx(float(amounts["log-odds"]), abs=2e-4)
+    assert sum(line.startswith("  partition 2, offset 7") for line in lines) == 2
+
+
+def test_json_says_the_same_and_holds_no_number_that_json_has_not(bundle):
+    values = vectors(1, seed=4)[0]
+    values[0] = np.nan
+    found, row = decision_of(bundle, values)
+    explained = explain([found], row, bundle)
+    read = orjson.loads(orjson.dumps(as_json(explained)))
+    assert read["bias"] + read["sum"] == pytest.approx(read["log_odds"], abs=1e-12)
+    assert sum(one["contribution"] for one in read["contributions"]) == pytest.approx(read["sum"], abs=1e-12)
+    by_name = {one["feature"]: one["value"] for one in read["contributions"]}
+    assert by_name[bundle.feature_names[0]] is None
+    assert by_name[bundle.feature_names[1]] == float(values[1])
+
+
+# --- which model -----------------------------------------------------------------------------------------------------
+
+
+def test_the_bundle_is_found_by_its_version(registry):
+    assert find_bundle("v2", None, [registry / "v2"]).version == "v2"
+    assert find_bundle("v2", registry / "v2", []).version == "v2"
+    assert find_bundle("v2", None, [registry / "gone", registry / "v1", registry / "v2"]).version == "v2"
+
+
+def test_a_version_that_is_not_at_hand_is_one_sentence_that_says_where_it_goes(registry):
+    with pytest.raises(UsageError, match=r"made by model v9, which is not at hand: put its bundle at .*v9, or give"):
+        find_bundle("v9", None, [registry / "v9"])
+    with pytest.raises(UsageError, match="holds v1: give the directory of that version"):
+        find_bundle("v9", registry / "v1", [])
+    with pytest.raises(BundleError, match="no bundle"):
+        find_bundle("v9", registry / "gone", [])
+
+
+@pytest.mark.parametrize("version", ["../v1", "/etc", "", "a/b", "x" * 65])
+def test_a_decision_cannot_name_a_directory_elsewhere(version):
+    with pytest.raises(FraudstreamError, match="which is no version"):
+        bundle_places(load_settings(None, {}), version)
+
+
+# --- where it is looked for ------------------------------------------------------------------------------------------
+
+
+def test_what_is_known_narrows_the_partitions_to_read():
+    assert Wanted("t").rounds([0, 1, 2]) == [[0, 1, 2]]
+    assert Wanted(partition=1, offset=5).rounds([0, 1, 2]) == [[1]]
+    assert Wanted(partition=7, offset=5).rounds([0, 1, 2]) == []
+    likely = partition_of(b"u-1", 3)
+    assert Wanted("t", user_id="u-1").rounds([0, 1, 2]) == [[likely], [n for n in range(3) if n != likely]]
+
+
+@pytest.mark.parametrize("name", ["t-1", 'quo"te', "back\\slash", "ümlaut", "new\nline", "\x00", "€𝄞"])
+def test_an_id_is_searched_as_the_worker_writes_it(name):
+    value = orjson.dumps({"transaction_id": name, "offset": 12})
+    assert all(needle in value for needle in Wanted(name, offset=12).needles())
+
+
+@pytest.mark.parametrize("known", [{}, {"partition": 1}, {"offset": 1}, {"user_id": "u"}])
+def test_too_little_is_known_is_one_sentence(known):
+    with pytest.raises(UsageError, match="Give a transaction id, or --partition and --offset"):
+        Wanted(**known)
+
+
+class Shelf:
+    """A features topic of one partition as a list of (time stamp, rows), where a search may begin too late."""
+
+    def __init__(self, *records):
+        self._records = records
+
+    def partitions(self, topic):
+        return [2]
+
+    def offsets_at(self, topic, times_ms):
+        late = (at for at, (stamp, _) in enumerate(self._records) if stamp >= times_ms[2])
+        return {2: next(late, OFFSET_END)}
+
+    def counts(self, topic, starts):
+        return len(self._records)
+
+    def records(self, topic, starts):
+        first = {OFFSET_BEGINNING: 0, OFFSET_END: len(self._records)}.get(starts[2], starts[2])
+        for stamp, value in self._records[first:]:
+            yield [SimpleNamespace(value=lambda value=value: value, timestamp=lambda stamp=stamp: (1, stamp))]
+
+
+def logged(bundle, offsets, ids, x, feature_set=None):
+    log = FeatureLog(bundle.feature_names, feature_set or bundle.feature_set_hash, max_bytes=1 << 20)
+    offsets = np.array(offsets, np.int64)
+    ((_, record),) = log.encode(ids, 2, offsets, offsets, x)
+    return record
+
+
+@pytest.mark.parametrize("stamp_ms", [START_MS, START_MS - 10**9, START_MS + 10**9])
+def test_the_row_is_the_decision_s_own_wherever_the_topic_s_copy_was_stamped(bundle, stamp_ms):
+    x = vectors(4, seed=5)
+    found, _ = decision_of(bundle, x[1])
+    before = logged(bundle, [5, 6], ["t-1", "t-0"], x[2:])  # the same id at another place
+    other = logged(bundle, [6, 7], ["t-0", "t-1"], x[2:], feature_set="another")
+    record = logged(bundle, [6, 7], ["t-0", "t-1"], x[:2])
+    shelf = Shelf((stamp_ms - 1, before), (stamp_ms, other), (stamp_ms, record), (stamp_ms + 10**10, before))
+    row = find_features(shelf, "features", found, timeout_ms=10_000)
+    assert row.values.tobytes() == x[1].tobytes()
+    assert row.names == bundle.feature_names
+    assert find_features(Shelf((stamp_ms, before), (stamp_ms, other)), "features", found, timeout_ms=1) is None
+
+
+def test_a_damaged_record_of_the_feature_log_is_one_sentence(bundle):
+    found, _ = decision_of(bundle, vectors(1, seed=5)[0])
+    with pytest.raises(FraudstreamError, match="holds a damaged record"):
+        find_features(Shelf((START_MS, b"t-1 and no Arrow")), "features", found, timeout_ms=1)
+
+
+# --- on a real broker ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def past(kafka, registry, tmp_path_factory):
+    """Topics in which four versions have decided, one after the other, and the command that asks about them."""
+    topics = Topics(kafka.bootstrap)
+    # The broker deletes what is past its retention, and this past lies long ago.
+    line = LineTopics(
+        *(topics.create(name, 4, {"retention.ms": "-1"}) for name in ("t", "decisions", "dlq", "features"))
+    )
+    command = Command(tmp_path_factory.mktemp("explain"))
+    models = command.folder / "var" / "models"
+    models.parent.mkdir()
+    models.symlink_to(registry)
+    command.settings(
+        f"[kafka]\nbootstrap_servers = '{kafka.bootstrap}'\n[topics]\n"
+        + "".join(f"{key.split('.')[1]} = '{name}'\n" for key, name in line.settings().items())
+    )
+    writer = Past(kafka.bootstrap, line.decisions, line.features, 4, users=100)
+    for number, version in enumerate(VERSIONS):
+        writer.write(open_bundle(registry / version), ("forest", "onnx")[number % 2], EACH, batch=100, step_ms=STEP_MS)
+    # Two more of ids that there were: decided again, by the last version.
+    writer.written = 10
+    writer.write(open_bundle(registry / "v4"), "forest", 2, step_ms=EACH * STEP_MS)
+    return command
+
+
+def ask(past, *args):
+    """Run the verb in this process; return what it prints."""
+    with chdir(past.folder):
+        arguments = ["--settings", "fraudstream.toml", "explain", *map(str, args)]
+        done = CliRunner().invoke(fraudstream, arguments, standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    return done.output
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(("number", "version"), [(17, "v1"), (EACH + 3, "v2"), (4 * EACH - 1, "v4")])
+def test_a_decision_of_any_version_is_explained_by_that_version(past, number, version):
+    shown = ask(past, f"t-{number}", "--json")
+    read = orjson.loads(shown)
+    assert (read["transaction_id"], read["user_id"], read["model"]) == (f"t-{number}", f"u-{number % 100}", version)
+    assert read["others"] == []
+    place = ["--partition", read["partition"], "--offset", read["offset"]]
+    for narrower in ([f"t-{number}", "--user", read["user_id"]], [f"t-{number}", *place], place):
+        assert ask(past, *narrower, "--json") == shown
+
+
+@pytest.mark.kafka
+def test_a_transaction_decided_twice_is_listed_and_the_place_says_which(past):
+    first = orjson.loads(ask(past, "t-10", "--json"))
+    assert first["model"] == "v1"
+    assert [other["model"] for other in first["others"]] == ["v4"]
+    place = ["--partition", first["partition"], "--offset", first["others"][0]["offset"]]
+    second = orjson.loads(ask(past, "t-10", *place, "--json"))
+    assert (second["model"], second["offset"], second["others"]) == ("v4", place[3], [])
+    assert "Decided more than once" in ask(past, "t-10")
+
+
+@pytest.mark.kafka
+def test_what_is_not_there_is_one_sentence(past):
+    with pytest.raises(FraudstreamError, match=r"No decision on the transaction t-no is in the .* retention has ended"):
+        ask(past, "t-no")
+    with pytest.raises(FraudstreamError, match="within what --user and --since leave"):
+        ask(past, "t-17", "--since", "2099-01-01T00:00:00Z")
+    with pytest.raises(UsageError, match="--since takes a time"):
+        ask(past, "t-17", "--since", "yesterday")
+    with pytest.raises(UsageError, match=r"Which decision\?"):
+        ask(past)
+    assert "model v1" in ask(past, "t-17", "--since", "2025-06-15T00:00:00Z")
+
+
+@pytest.mark.kafka
+def test_a_topic_that_is_not_there_is_one_sentence(past):
+    gone = past("--set", "topics.features=gone", "explain", "t-17")
+    assert gone.returncode == 1
+    assert sentence(gone).startswith("The topic gone cannot be read")
+
+
+@pytest.mark.kafka
+def test_another_version_s_bundle_is_wrong_use(past, registry):
+    with pytest.raises(UsageError, match="made by model v1, but"):
+        ask(past, "t-17", "--model", registry / "v2")
+
+
+@pytest.mark.kafka
+def test_the_worker_s_own_decisions_are_explained_and_its_reasons_lead_the_list(topics, model_bundle, tmp_path):
+    source = topics.create("transactions")
+    topics.produce(source, traffic(1_500, seed=8, users=40))
+    settings = line_settings(topics.bootstrap) | {"model.engine": "forest", "model.bundle": str(model_bundle)}
+    with threaded_crew(topics, source, settings) as crew:
+        crew.here("scored")
+        output = crew.finish()
+        line = crew.line
+    held = [decision for decision in output.decisions.values() if decision["reasons"]]
+    assert held
+    command = Command(tmp_path)
+    command.settings(
+        f"[kafka]\nbootstrap_servers = '{topics.bootstrap}'\n[model]\nbundle = '{model_bundle}'\n[topics]\n"
+        + "".join(f"{key.split('.')[1]} = '{name}'\n" for key, name in line.settings().items())
+    )
+    decision = held[len(held) // 2]
+    shown = command("explain", "--partition", decision["partition"], "--offset", decision["offset"], "--json")
+    read = orjson.loads(shown.stdout)
+    assert read["score"] == decision["score"]
+    strongest = [(one["feature"], one["text"]) for one in read["contributions"][:3]]
+    assert strongest == [(why["feature"], why["text"]) for why in decision["reasons"]]

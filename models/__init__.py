@@ -5,9 +5,18 @@ each batch, `Engine.score` → `Thresholds.decide` → `reasons.Explainer.top` f
 """
 
 __all__ = [
+    "bootstrap",
     "bundle",
     "ensemble",
     "errors",
+    "evaluation",
+    "evaluation_calibration",
+    "evaluation_cards",
+    "evaluation_curves",
+    "evaluation_groups",
+    "evaluation_policy",
+    "evaluation_ranking",
+    "evaluation_segments",
     "forest",
     "forest_bank",
     "forest_engine",

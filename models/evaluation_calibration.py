@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.evaluation_groups import sums_by_group
+from models.newton import chances, minimise_log_loss
 
 RELIABILITY_BINS = 20
 
-MAX_STEPS = 50
-TOLERANCE = 1e-10
 #: A steeper line is the sign of scores that separate the classes: the likelihood then rises without end.
 STEEPEST = 100.0
 
@@ -87,24 +86,10 @@ def calibration_line(log_odds: npt.NDArray[np.float64], labels: npt.NDArray[np.i
     if not 0 < int(labels.sum()) < len(labels) or np.ptp(log_odds) == 0.0:
         return nowhere
     design = np.column_stack([np.ones(len(log_odds)), log_odds])
-    line = np.array([0.0, 1.0])
-    loss = _loss(design, labels, line)
-    for _ in range(MAX_STEPS):
-        gradient, curvature = _derivatives(design, labels, line)
-        try:
-            step = np.linalg.solve(curvature.sum(axis=0), gradient.sum(axis=0))
-        except np.linalg.LinAlgError:
-            return nowhere
-        size = 1.0
-        while not (after := _loss(design, labels, line - size * step)) <= loss and size > TOLERANCE:
-            size /= 2.0
-        line = line - size * step
-        if abs(line[1]) > STEEPEST:
-            return nowhere
-        if loss - after <= TOLERANCE * abs(loss):
-            return CalibrationLine(float(line[0]), float(line[1]))
-        loss = after
-    return nowhere
+    found = minimise_log_loss(design, labels, np.array([0.0, 1.0]), np.zeros(2))
+    if found is None or abs(found[1]) > STEEPEST:
+        return nowhere
+    return CalibrationLine(float(found[0]), float(found[1]))
 
 
 class LineOfGroups:
@@ -126,8 +111,9 @@ class LineOfGroups:
         if np.isnan(self._start).any():
             return
         design = np.column_stack([np.ones(len(log_odds)), log_odds])
-        gradient, curvature = _derivatives(design, labels, self._start)
-        columns = [*gradient.T, curvature[:, 0, 0], curvature[:, 0, 1], curvature[:, 1, 1]]
+        chance = chances(design, self._start)
+        gradient, curvature = chance - labels, chance * (1.0 - chance)
+        columns = [gradient, gradient * log_odds, curvature, curvature * log_odds, curvature * log_odds**2]
         self._sums = sums_by_group(columns, groups)
 
     def __call__(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -164,21 +150,3 @@ class ReliabilityOfGroups:
         events = cells.sum(axis=1)
         shares = np.divide(cells[:, 1], events, out=np.full(self._bins, np.nan), where=events > 0)
         return np.concatenate([[(self._squares @ counts) / (self._events @ counts)], shares])
-
-
-def _derivatives(
-    design: npt.NDArray[np.float64],
-    labels: npt.NDArray[np.int8],
-    line: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return each row's gradient [n, 2] and curvature [n, 2, 2] of the log loss."""
-    # tanh does not overflow for any log-odds, as 1 / (1 + exp(-z)) would.
-    chance = 0.5 * (1.0 + np.tanh(0.5 * (design @ line)))
-    gradient = design * (chance - labels)[:, None]
-    curvature = (chance * (1.0 - chance))[:, None, None] * design[:, :, None] * design[:, None, :]
-    return gradient, curvature
-
-
-def _loss(design: npt.NDArray[np.float64], labels: npt.NDArray[np.int8], line: npt.NDArray[np.float64]) -> float:
-    log_odds = design @ line
-    return float((np.logaddexp(0.0, log_odds) - labels * log_odds).sum())

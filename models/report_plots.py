@@ -33,15 +33,22 @@ def plots(evaluation: Evaluation) -> dict[str, str]:
     return {title: draw_svg(draw, title) for title, draw in drawn.items()}
 
 
-def draw_svg(draw: Callable[[Any], None], name: str) -> str:
-    """Return the SVG element of one pair of axes; the name keeps its ids apart from those of other plots on a page."""
+def check_matplotlib() -> None:
+    """Raise EvaluationError where matplotlib is missing: it comes with the extra for offline work."""
     try:
-        import matplotlib as mpl  # noqa: PLC0415
-        from matplotlib.figure import Figure  # noqa: PLC0415
+        import matplotlib as mpl  # noqa: F401, PLC0415
     except ImportError:
         raise EvaluationError(
             "A report's plots need matplotlib: pip install 'fraudstream[train]', or leave the page out (--json alone).",
         ) from None
+
+
+def draw_svg(draw: Callable[[Any], None], name: str) -> str:
+    """Return the SVG element of one pair of axes; the name keeps its ids apart from those of other plots on a page."""
+    check_matplotlib()
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     look: Any = {
         "svg.hashsalt": name,
         "svg.fonttype": "none",

@@ -19,6 +19,7 @@ from stream.errors import FraudstreamError
 from stream.verbs.backfill import backfill
 from stream.verbs.demo import demo
 from stream.verbs.doctor import doctor
+from stream.verbs.evaluate import evaluate
 from stream.verbs.invocation import Invocation, read_assignment
 from stream.verbs.publish import publish
 from stream.verbs.rekey import rekey
@@ -39,6 +40,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Try it": (demo, simulate),
     "Run it": (topics, worker, doctor, top),
     "Your data": (publish, rekey, backfill),
+    "Models": (evaluate,),
 }
 
 

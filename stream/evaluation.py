@@ -21,7 +21,7 @@ from models.evaluation import Evaluation, Plan, Sample, evaluate
 from models.evaluation_segments import amount_bands
 from state.features import FeatureSet, parse_feature_set
 from stream.errors import StartupError, UsageError
-from stream.labelled import Labelled, read_labelled
+from stream.labelled import ALWAYS, Labelled, Period, read_labelled
 from stream.nearest import did_you_mean
 from stream.settings import Settings
 
@@ -76,12 +76,14 @@ def read_file(
     *,
     now_ms: int,
     progress: Callable[[int], object],
+    period: Period = ALWAYS,
 ) -> Labelled:
     """Read labelled transactions by the settings' mapping. Raises UsageError, FeatureSetError."""
     spec = settings.state_spec()
     spec.check(feature_set)
+    mapping, limits = settings.mapping(), settings.limits()
     return read_labelled(
-        data, label, settings.mapping(), settings.limits(), spec, feature_set, now_ms=now_ms, progress=progress
+        data, label, mapping, limits, spec, feature_set, now_ms=now_ms, period=period, progress=progress
     )
 
 
@@ -96,6 +98,7 @@ def evaluate_file(
     rows: int | None,
     progress: Progress,
     engine: str = "auto",
+    period: Period = ALWAYS,
     bands: Sequence[float] = AMOUNT_BANDS,
 ) -> Evaluated:
     """Evaluate the bundle in a directory on a file; plan is asked once the bundle's thresholds are known.
@@ -113,7 +116,7 @@ def evaluate_file(
     chosen = plan(bundle)
     # Step 2
     with progress(f"computing {len(feature_set.names)} features", rows) as tell:
-        found = read_file(settings, data, label, feature_set, now_ms=now_ms, progress=tell)
+        found = read_file(settings, data, label, feature_set, now_ms=now_ms, progress=tell, period=period)
     # Step 3
     scorer = load_engine(bundle, engine)
     if not isinstance(scorer, _Margins):
@@ -133,6 +136,8 @@ def described(found: Labelled, data: Path, label: str) -> dict[str, Any]:
     about: dict[str, Any] = {"data": str(data), "label": label, "currency": ", ".join(found.currencies)}
     if len(found.currencies) > 1:
         about["note"] = "amounts of several currencies are added as they stand; set codec.base_currency to convert them"
+    if found.outside:
+        about["rows that only fill windows"] = found.outside
     about["repeated rows left out"] = found.duplicates
     about["late rows"] = found.late
     about["rows refused"] = found.refused.total()

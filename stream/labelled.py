@@ -1,12 +1,14 @@
 """A file of labelled transactions as the columns an evaluation reads, features by the stream's own code.
 
 A transaction counts once: a row that repeats a transaction id is left out and counted. Rows that are no transactions
-are counted by reason, with the number of the first.
+are counted by reason, with the number of the first. Rows outside the period fill the windows and are not judged: a
+payment judged without the month before it would look like a new user's.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +26,7 @@ from stream.files import read_records
 from stream.mapping import Limits, Mapping
 from stream.nearest import did_you_mean
 
-__all__ = ["Labelled", "read_labelled"]
+__all__ = ["ALWAYS", "Labelled", "Period", "read_labelled"]
 
 #: Columns by which figures are split, as our mapping names them.
 DIMENSIONS: Final = ("country", "channel")
@@ -39,12 +41,25 @@ _LABELS: Final[dict[Any, int]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Period:
+    """From one moment up to another, which is no longer in it; epoch milliseconds."""
+
+    from_ms: int
+    until_ms: int
+
+
+#: As far as event times go (`state.events.TIME_LIMIT_MS`).
+ALWAYS: Final = Period(-(1 << 53), 1 << 53)
+
+
+@dataclass(frozen=True, slots=True)
 class Labelled:
     """Transactions in the file's order, one row each, and what became of the other rows.
 
     features float32[n, k], labels int8[n] (1: fraud), times_ms int64[n], amounts float64[n] in major units; currencies
     are those that occur (one, where a base currency is set). dimensions: each row's country and channel, "" where it
-    has none. refused: rows by reason; first_refused: the number, from 0, of each reason's first row.
+    has none. outside: rows that only filled windows. refused: rows by reason; first_refused: the number, from 0, of
+    each reason's first row.
     """
 
     features: npt.NDArray[np.float32]
@@ -54,6 +69,7 @@ class Labelled:
     amounts: npt.NDArray[np.float64]
     currencies: tuple[str, ...]
     dimensions: dict[str, list[str]]
+    outside: int
     duplicates: int
     late: int
     refused: Counter[str]
@@ -69,9 +85,13 @@ def read_labelled(
     feature_set: FeatureSet,
     *,
     now_ms: int,
+    period: Period = ALWAYS,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Labelled:
-    """Read the file and compute its features; progress is told the rows read so far. Raises UsageError."""
+    """Read the file and compute its features; progress is told the rows read so far. Raises UsageError.
+
+    Only rows of the period need a label.
+    """
     columns = _Columns(path, label, mapping)
     for decoded, features, flags, refused in feature_rows(
         read_records(path, mapping, now_ms), mapping, limits, spec, feature_set
@@ -79,14 +99,19 @@ def read_labelled(
         for letter in refused:
             columns.refuse(letter.error, letter.message.offset() or 0)
         rows = [orjson.loads(message.value() or b"{}") for message in decoded.messages]
-        once = (flags & Flag.DUPLICATE) == 0
-        columns.add_labels(rows, once, [message.offset() or 0 for message in decoded.messages])
-        columns.add(decoded.user_ids, rows, once)
-        columns.features.append(features[once])
-        columns.times.append(decoded.events.time_ms[once])
-        columns.minor.append(decoded.events.amount_minor[once])
-        columns.currency.append(decoded.events.currency[once])
-        columns.late += int(np.count_nonzero(flags & Flag.LATE))
+        times = decoded.events.time_ms
+        inside = (times >= period.from_ms) & (times < period.until_ms)
+        kept = inside & ((flags & Flag.DUPLICATE) == 0)
+        numbers = decoded.events.offset[kept].tolist()
+        columns.add(list(compress(decoded.user_ids, kept)), list(compress(rows, kept)), numbers)
+        columns.features.append(features[kept])
+        columns.times.append(times[kept])
+        columns.minor.append(decoded.events.amount_minor[kept])
+        columns.currency.append(decoded.events.currency[kept])
+        columns.read += len(rows)
+        columns.outside += int(np.count_nonzero(~inside))
+        columns.duplicates += int(np.count_nonzero(inside & ~kept))
+        columns.late += int(np.count_nonzero(inside & ((flags & Flag.LATE) != 0)))
         progress(columns.read)
     return columns.whole(mapping.base_currency)
 
@@ -107,6 +132,7 @@ class _Columns:
     dimensions: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in DIMENSIONS})
     refused: Counter[str] = field(default_factory=Counter)
     first_refused: dict[str, int] = field(default_factory=dict)
+    outside: int = 0
     duplicates: int = 0
     late: int = 0
     read: int = 0
@@ -116,36 +142,34 @@ class _Columns:
         self.first_refused.setdefault(reason, row)
         self.read += 1
 
-    def add_labels(self, rows: list[dict[str, Any]], once: npt.NDArray[np.bool_], numbers: list[int]) -> None:
+    def add(self, user_ids: list[str], rows: list[dict[str, Any]], numbers: list[int]) -> None:
+        """Take rows to be judged; numbers are theirs in the file, from 0."""
         if rows and not self.labels and not any(self.label in row for row in rows):
             known = {name for row in rows for name in row}
             raise UsageError(
                 f"{self.path} has no column {self.label}: name the one that says which transactions are frauds with "
                 f"--label{did_you_mean(self.label, known)}"
             )
-        found = [_label(row.get(self.label)) for row in rows]
-        if None in found:
-            at = found.index(None)
-            said = rows[at].get(self.label)
-            what = "no label" if said is None else f"the label {said!r}"
-            raise UsageError(
-                f"Row {numbers[at] + 1:,} of {self.path} has {what} in column {self.label}: every row must say 0 or 1 "
-                f"(or true or false); leave out what nobody has judged yet."
-            )
-        self.labels += [fraud for fraud, kept in zip(found, once.tolist(), strict=True) if kept and fraud is not None]
-
-    def add(self, user_ids: list[str], rows: list[dict[str, Any]], once: npt.NDArray[np.bool_]) -> None:
-        kept = once.tolist()
-        self.user_ids += [user for user, keep in zip(user_ids, kept, strict=True) if keep]
+        for number, row in zip(numbers, rows, strict=True):
+            fraud = _label(row.get(self.label))
+            if fraud is None:
+                said = row.get(self.label)
+                what = "no label" if said is None else f"the label {said!r}"
+                raise UsageError(
+                    f"Row {number + 1:,} of {self.path} has {what} in column {self.label}: every row must say 0 or 1 "
+                    f"(or true or false); leave out what nobody has judged yet."
+                )
+            self.labels.append(fraud)
+        self.user_ids += user_ids
         for name, values in self.dimensions.items():
             theirs, default = self.mapping.names(name), self.mapping.defaults.get(name, "")
-            values += [_first(row, theirs, default) for row, keep in zip(rows, kept, strict=True) if keep]
-        self.duplicates += len(rows) - int(np.count_nonzero(once))
-        self.read += len(rows)
+            values += [_first(row, theirs, default) for row in rows]
 
     def whole(self, base_currency: str) -> Labelled:
         if not self.read:
             raise UsageError(f"{self.path} holds no rows: give a file with labelled transactions.")
+        if not self.labels and self.outside:
+            raise UsageError(f"No row of {self.path} lies between the dates given: choose other ones.")
         if not self.labels:
             reasons = ", ".join(f"{number:,} {reason}" for reason, number in self.refused.most_common())
             raise UsageError(
@@ -161,6 +185,7 @@ class _Columns:
             amounts,
             currencies,
             self.dimensions,
+            self.outside,
             self.duplicates,
             self.late,
             self.refused,

@@ -4,7 +4,7 @@
 # ruff: noqa: PLC0415
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ from stream.verbs.invocation import Invocation, example, passed
 if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.evaluation import Plan
+    from stream.labelled import Period
 
 
 @click.command(
     epilog=example(
         "fraudstream evaluate var/models/3f0c9a71 june.parquet -o report/",
-        "fraudstream evaluate bundle june.csv --label TX_FRAUD --json report.json",
+        "fraudstream evaluate bundle history.csv --from 2018-06-01 --json june.json",
         "fraudstream evaluate --protocol handbook --train-start 2018-06-01 june.csv",
     )
 )
@@ -58,6 +59,14 @@ if TYPE_CHECKING:
 @click.option(
     "--cards", type=click.IntRange(1), metavar="K", default=100, show_default=True, help="Cards looked at in a day."
 )
+@click.option(
+    "--from",
+    "first_day",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="First day judged, UTC; the days before fill windows.",
+)
+@click.option("--until", "last_day", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Last day judged, UTC.")
 @click.option("--drop-detected", is_flag=True, help="Leave a card out of the days after it was found among the K.")
 @click.option(
     "--resamples", type=click.IntRange(2), metavar="N", default=200, show_default=True, help="Draws of an interval."
@@ -90,6 +99,8 @@ def evaluate(invocation: Invocation, files: tuple[str, ...], protocol: str | Non
         raise click.UsageError(
             "With --protocol give DATA alone: it trains models of its own." if protocol else "Give MODEL and DATA."
         )
+    if protocol and (options["first_day"] or options["last_day"]):
+        raise click.UsageError("--protocol chooses the days itself: leave out --from and --until.")
     if bool(options["train_start"]) != bool(protocol):
         raise click.UsageError("--protocol handbook and --train-start DATE go together.")
     data = Path(files[-1])
@@ -113,6 +124,7 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
     from stream.report_files import ReportFiles
 
     files = ReportFiles(options["output"], options["json_file"], data)
+    bands, period = _bands(options["amount_bands"]), _period(options["first_day"], options["last_day"])
     settings = invocation.settings()
 
     def plan(bundle: "Bundle") -> "Plan":
@@ -135,13 +147,14 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
         rows=count_rows(data),
         progress=counting,
         engine=options["engine"],
-        bands=_bands(options["amount_bands"]),
+        period=period,
+        bands=bands,
     )
-    click.echo(as_text(tables(found.evaluation, found.about)))
+    click.echo(as_text(tables(found.evaluation, found.about)) + "\n")
     files.write(
         lambda: report_html(found.evaluation, found.about, plots(found.evaluation)),
         lambda: report_json(found.evaluation, found.about),
-        lambda path: click.echo(f"\n{path}"),
+        lambda path: click.echo(str(path)),
     )
 
 
@@ -169,12 +182,26 @@ def _compare(invocation: Invocation, data: Path, options: dict[str, Any]) -> Non
         resamples=options["resamples"],
     )
     shown = comparison_tables(found.comparison, found.about)
-    click.echo(as_text(shown))
+    click.echo(as_text(shown) + "\n")
     files.write(
         lambda: page("Comparison by the Handbook's protocol", shown, {}),
         lambda: comparison_json(found.comparison, found.about),
-        lambda path: click.echo(f"\n{path}"),
+        lambda path: click.echo(str(path)),
     )
+
+
+def _period(first_day: datetime | None, last_day: datetime | None) -> "Period":
+    from stream.labelled import ALWAYS, Period
+
+    begins = ALWAYS.from_ms if first_day is None else _ms(first_day)
+    ends = ALWAYS.until_ms if last_day is None else _ms(last_day + timedelta(days=1))
+    if ends <= begins:
+        raise click.UsageError("--until must not lie before --from.")
+    return Period(begins, ends)
+
+
+def _ms(day: datetime) -> int:
+    return int(day.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def _bands(text: str) -> list[float]:

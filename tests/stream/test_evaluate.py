@@ -16,7 +16,7 @@ from stream.backfill import backfill
 from stream.cli import fraudstream
 from stream.errors import UsageError
 from stream.evaluation import bundle_directory
-from stream.labelled import read_labelled
+from stream.labelled import Period, read_labelled
 from stream.mapping import Limits, Mapping
 from stream.report_files import ReportFiles
 from stream.simulate import Simulation, simulate
@@ -133,6 +133,28 @@ def test_a_file_that_cannot_be_judged_gets_a_sentence(tmp_path, rows, words):
         assert "did you mean is_fraud?" in str(caught.value)
 
 
+def test_days_outside_the_period_fill_windows_and_need_no_label(tmp_path):
+    day_ms = 86_400_000
+    rows = [payment(0, event_time=1_700_000_000_000 + at * day_ms, transaction_id=f"t{at}") for at in range(5)]
+    for row in (rows[0], rows[4]):
+        del row["is_fraud"]
+    path = lines(tmp_path / "rows.jsonl", rows)
+    mapping = Mapping()
+    spec = StateSpec(decoding=mapping.decoding)
+
+    def judged(first, last):
+        period = Period(1_700_000_000_000 + first * day_ms, 1_700_000_000_000 + last * day_ms)
+        return read_labelled(path, "is_fraud", mapping, Limits(), spec, FEATURES, now_ms=NOW_MS, period=period)
+
+    found = judged(1, 4)
+    assert found.outside == 2
+    assert found.features[:, FEATURES.names.index("count_30d")].tolist() == [2.0, 3.0, 4.0]
+    with pytest.raises(UsageError, match=r"Row 5 of .* has no label"):
+        judged(1, 5)
+    with pytest.raises(UsageError, match="lies between the dates given"):
+        judged(7, 9)
+
+
 # --- the verb --------------------------------------------------------------------------------------------------------
 
 
@@ -207,7 +229,11 @@ def test_the_handbooks_protocol_compares_five_models(tmp_path, command):
         ),
         (["there", "there.csv", "-o", "there.csv"], "there.csv is a file: give -o a folder"),
         (["there", "there.csv", "--json", "there.csv"], "there.csv would be overwritten by its own report"),
-        (["there", "there.csv"], "there"),
+        (
+            ["there", "there.csv", "--from", "2024-01-02", "--until", "2024-01-01"],
+            "--until must not lie before --from.",
+        ),
+        (["--protocol", "handbook", "--from", "2024-01-01", "there.csv"], "leave out --from and --until"),
     ],
 )
 def test_wrong_use_is_one_sentence_with_exit_code_2(command, args, words):
@@ -222,6 +248,7 @@ def test_bands_that_do_not_rise_are_refused(command, text):
     (command.folder / "there.csv").write_text("")
     done = command("evaluate", "there", "there.csv", "--amount-bands", text)
     assert done.returncode == 2
+    assert sentence(done).startswith("--amount-bands takes rising amounts above 0")
 
 
 def test_a_model_whose_fields_the_state_does_not_keep_is_refused(command, model_bundle, history):

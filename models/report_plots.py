@@ -106,6 +106,10 @@ def _reliability(axes: Any, evaluation: Evaluation) -> None:
             axes.plot([one.mean_score] * 2, [low, high], color=COLOURS[0], lw=1)
             axes.plot([one.mean_score], [one.fraud_share], "o", color=COLOURS[0], ms=4)
     axes.set(xscale="log", yscale="log", xlabel="mean score of the bin", ylabel="share of frauds")
+    for axis in (axes.xaxis, axes.yaxis):
+        # The usual labels, 10⁻³, are mathematical text, which is switched off for the sake of segments' names.
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(lambda _value, _: "")
 
 
 def _histogram(axes: Any, evaluation: Evaluation) -> None:
@@ -127,9 +131,9 @@ def _days(axes: Any, evaluation: Evaluation) -> None:
     axes.bar(days, [day.card_precision for day in evaluation.days], color=COLOURS[0], width=0.8)
     possible = [min(day.compromised_cards / k, 1.0) for day in evaluation.days]
     axes.plot(days, possible, "_", color="#1c2630", ms=8, label="cards compromised that day")
-    axes.set(ylabel=f"share of {k}", ylim=(0, None))
+    axes.set(ylabel=f"share of {k}", ylim=(0, 1.2 * max([*possible, 1 / k])))
     axes.tick_params(axis="x", rotation=45)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right")
 
 
 def _segments(axes: Any, evaluation: Evaluation, name: str) -> None:

@@ -65,6 +65,7 @@ def test_a_page_holds_every_plot_and_table_and_loads_nothing(evaluation):
     assert ABOUT["data"] in found.data
     assert "$DE_{&<b>" in found.data
     assert "@import" not in text
+    assert "mathdefault" not in text
     for svg in drawn.values():
         ET.fromstring(svg)
 

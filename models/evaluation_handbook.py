@@ -159,23 +159,32 @@ def _scores(history: History, split: Split, seed: int, threads: int) -> dict[str
     """Return each model's scores of the test rows."""
     features, labels = history.features[split.train], history.labels[split.train]
     judged = np.ascontiguousarray(history.features[split.test])
+    return {
+        **_ensemble(history, split.train, judged, seed, threads),
+        "random forest": fit_random_forest(features, labels, seed=seed, threads=threads).shares(judged),
+        "logistic regression": fit_logistic_regression(features, labels).log_odds(judged),
+    }
+
+
+def _ensemble(
+    history: History,
+    learned: npt.NDArray[np.int64],
+    judged: npt.NDArray[np.float32],
+    seed: int,
+    threads: int,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the scores of the default ensemble and of its base models, as `train` makes them from the same days."""
     trained = train(
-        features,
-        labels,
-        history.times_ms[split.train],
+        history.features[learned],
+        history.labels[learned],
+        history.times_ms[learned],
         feature_names=list(history.feature_names),
         seed=seed,
         threads=threads,
     )
     engine = ForestEngine(parse_xgboost(trained.xgboost), parse_lightgbm(trained.lightgbm), trained.meta)
     margins = engine.margins(judged)
-    return {
-        "ensemble": trained.meta.log_odds(margins),
-        "XGBoost": margins[:, 0],
-        "LightGBM": margins[:, 1],
-        "random forest": fit_random_forest(features, labels, seed=seed, threads=threads).shares(judged),
-        "logistic regression": fit_logistic_regression(features, labels).log_odds(judged),
-    }
+    return {"ensemble": trained.meta.log_odds(margins), "XGBoost": margins[:, 0], "LightGBM": margins[:, 1]}
 
 
 def _figures(

@@ -12,6 +12,7 @@ import numpy as np
 
 from models.errors import EvaluationError
 from models.evaluation import ENSEMBLE, Evaluation
+from models.evaluation_segments import UNKNOWN
 
 SIZE_INCHES = (5.6, 3.9)
 COLOURS = ("#1f5fa8", "#d0722c", "#3f8f54", "#8a5fb0", "#777777")
@@ -27,8 +28,8 @@ def plots(evaluation: Evaluation) -> dict[str, str]:
         "Scores by class": partial(_histogram, evaluation=evaluation),
         f"CP@{evaluation.plan.cards_a_day} by day": partial(_days, evaluation=evaluation),
     }
-    for name in evaluation.segments:
-        if any(one.recall is not None for one in evaluation.segments[name]):
+    for name, found in evaluation.segments.items():
+        if any(one.recall is not None and one.name != UNKNOWN for one in found):
             drawn[f"Recall and false positives by {name}"] = partial(_segments, evaluation=evaluation, name=name)
     return {title: draw_svg(draw, title) for title, draw in drawn.items()}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.bootstrap import Estimate
 from models.evaluation import Evaluation, ThresholdFigures, first_and_last_day
-from models.evaluation_segments import LEAST, Segment
+from models.evaluation_segments import LEAST, UNKNOWN, Segment
 
 NOTHING = "–"
 TOO_FEW = f"fewer than {LEAST} frauds or honest"
@@ -129,6 +129,8 @@ def _calibration(evaluation: Evaluation) -> Table:
 
 
 def _segments(name: str, found: Sequence[Segment]) -> Table:
+    if [one.name for one in found] == [UNKNOWN]:
+        return Table(f"By {name}", ("",), [[f"No transaction says its {name}."]])
     heads = (name, "events", "frauds", "AUC ROC", "average precision", "reviewed", "recall", "false positives")
     rows = [
         [

@@ -167,8 +167,7 @@ def _sample(
     bundle: Bundle,
     bands: Sequence[float],
 ) -> Sample:
-    dimensions: dict[str, Sequence[str]] = {name: values for name, values in found.dimensions.items() if any(values)}
-    dimensions["amount"] = amount_bands(found.amounts, bands)
+    dimensions: dict[str, Sequence[str]] = {**found.dimensions, "amount": amount_bands(found.amounts, bands)}
     return Sample(
         scores=scores,
         log_odds=bundle.meta.log_odds(margins),

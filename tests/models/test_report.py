@@ -32,7 +32,7 @@ def evaluation():
         times_ms=np.sort(rng.integers(0, 4 * DAY_MS, n)),
         users=rng.integers(0, 200, n).astype(np.int32),
         amounts=rng.lognormal(3, 1, n),
-        dimensions={"country": ["$DE_{&<b>"] * (n - 15) + ["FR"] * 15},
+        dimensions={"country": ["$DE_{&<b>"] * (n - 15) + ["FR"] * 15, "channel": [""] * n},
         base={"xgboost": log_odds + rng.normal(size=n)},
     )
     return evaluate(sample, Plan(Thresholds(0.4, 1.0), resamples=20))
@@ -112,6 +112,7 @@ def test_the_terminals_tables_are_aligned_and_say_where_frauds_are_too_few(evalu
     text = as_text(tables(evaluation, ABOUT))
     assert TOO_FEW in text
     assert "12,345" in text
+    assert "No transaction says its channel." in text
     assert "nan" not in text
     ranking = text[text.index("Ranking") :].splitlines()
     assert ranking[2].index("0.") == ranking[1].index("AUC ROC") == ranking[3].index("0.")

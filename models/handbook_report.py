@@ -1,6 +1,7 @@
-"""The Handbook's comparison as tables and JSON."""
+"""The Handbook's comparison as tables, plots and JSON."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from models.bootstrap import Estimate
 from models.evaluation import ModelFigures
 from models.evaluation_handbook import Comparison, Run
 from models.report import JSON_FORMAT, render_json
+from models.report_plots import COLOURS, draw_svg
 from models.report_tables import Table, estimate, plain
 
 
@@ -27,6 +29,28 @@ def comparison_tables(comparison: Comparison, about: Mapping[str, Any]) -> list[
     shown = [Table("Comparison by the Fraud Detection Handbook's protocol", ("", ""), rows, note)]
     shown += [_run(run, comparison.cards_a_day) for run in comparison.runs]
     return [*shown, _mean(comparison)] if len(comparison.runs) > 1 else shown
+
+
+def comparison_plots(comparison: Comparison) -> dict[str, str]:
+    """Return the SVG of each figure by its title, every model's interval in every run. Raises EvaluationError."""
+    titles = _heads(comparison.cards_a_day)[1:]
+    return {
+        title: draw_svg(partial(_draw, comparison=comparison, column=column), title)
+        for column, title in enumerate(titles)
+    }
+
+
+def _draw(axes: Any, comparison: Comparison, column: int) -> None:
+    names = list(comparison.runs[0].models)
+    for at, run in enumerate(comparison.runs):
+        shift = 0.5 * ((at + 0.5) / len(comparison.runs) - 0.5)
+        found = [_estimates(run.models[name])[column] for name in names]
+        places = [len(names) - 1 - place - shift for place in range(len(names))]
+        colour = COLOURS[at % len(COLOURS)]
+        axes.hlines(places, [one.low for one in found], [one.high for one in found], color=colour, lw=1.2)
+        axes.plot([one.value for one in found], places, "o", color=colour, ms=4, label=f"from {run.train_start}")
+    axes.set_yticks(range(len(names)), names[::-1])
+    axes.legend(frameon=False, fontsize=7)
 
 
 def comparison_json(comparison: Comparison, about: Mapping[str, Any]) -> bytes:

@@ -113,7 +113,7 @@ def read_labelled(
         columns.duplicates += int(np.count_nonzero(inside & ~kept))
         columns.late += int(np.count_nonzero(inside & ((flags & Flag.LATE) != 0)))
         progress(columns.read)
-    return columns.whole(mapping.base_currency)
+    return columns.whole()
 
 
 @dataclass
@@ -165,7 +165,7 @@ class _Columns:
             theirs, default = self.mapping.names(name), self.mapping.defaults.get(name, "")
             values += [_first(row, theirs, default) for row in rows]
 
-    def whole(self, base_currency: str) -> Labelled:
+    def whole(self) -> Labelled:
         if not self.read:
             raise UsageError(f"{self.path} holds no rows: give a file with labelled transactions.")
         if not self.labels and self.outside:
@@ -176,7 +176,7 @@ class _Columns:
                 f"No row of {self.path} is a transaction ({reasons}): name your columns under codec.fields; "
                 f"`fraudstream backfill` writes down what is wrong with each row."
             )
-        amounts, currencies = _major(np.concatenate(self.minor), np.concatenate(self.currency), base_currency)
+        amounts, currencies = _major(np.concatenate(self.minor), np.concatenate(self.currency))
         return Labelled(
             np.concatenate(self.features),
             np.array(self.labels, np.int8),
@@ -202,12 +202,11 @@ def _first(row: dict[str, Any], names: Iterable[str], default: str) -> str:
 
 
 def _major(
-    minor: npt.NDArray[np.int64], codes: npt.NDArray[np.uint16], base_currency: str
+    minor: npt.NDArray[np.int64], codes: npt.NDArray[np.uint16]
 ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
     """Return amounts in major units, and the currencies they are in."""
     names = {currency_code(currency): currency for currency in EXPONENTS}
     met, place = np.unique(codes, return_inverse=True)
-    # Where there is a base currency, every amount has been converted to it, whatever its row says.
-    currencies = [base_currency or names[int(code)] for code in met]
+    currencies = [names[int(code)] for code in met]
     scales = np.array([10.0 ** EXPONENTS[currency] for currency in currencies])
     return minor / scales[place], tuple(sorted(set(currencies)))

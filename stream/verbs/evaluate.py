@@ -159,7 +159,7 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
 
 
 def _compare(invocation: Invocation, data: Path, options: dict[str, Any]) -> None:
-    from models.handbook_report import comparison_json, comparison_tables
+    from models.handbook_report import comparison_json, comparison_plots, comparison_tables
     from models.report import page
     from models.report_tables import as_text
     from stream.comparison import compare_file
@@ -184,7 +184,7 @@ def _compare(invocation: Invocation, data: Path, options: dict[str, Any]) -> Non
     shown = comparison_tables(found.comparison, found.about)
     click.echo(as_text(shown) + "\n")
     files.write(
-        lambda: page("Comparison by the Handbook's protocol", shown, {}),
+        lambda: page("Comparison by the Handbook's protocol", shown, comparison_plots(found.comparison)),
         lambda: comparison_json(found.comparison, found.about),
         lambda path: click.echo(str(path)),
     )

@@ -1,6 +1,7 @@
 """`fraudstream evaluate`: a file's labels, features and segments reach the figures, and mistakes get one sentence."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +89,14 @@ def test_amounts_are_in_major_units_of_their_own_currency(tmp_path):
     found = read(lines(tmp_path / "rows.jsonl", rows))
     assert found.amounts.tolist() == [12.34, 500.0, 1.5]
     assert found.currencies == ("EUR", "JPY", "KWD")
+
+
+def test_with_a_base_currency_all_amounts_are_in_it(tmp_path):
+    rows = [payment(0, amount=12.34), payment(1, amount=500, currency="JPY")]
+    mapping = Mapping(base_currency="EUR", rates={"JPY": Fraction("0.0061")})
+    found = read(lines(tmp_path / "rows.jsonl", rows), mapping=mapping)
+    assert found.amounts.tolist() == [12.34, 3.05]
+    assert found.currencies == ("EUR",)
 
 
 def test_a_repeated_transaction_counts_once_and_refused_rows_are_counted_by_reason(tmp_path):
@@ -204,14 +213,15 @@ def test_the_handbooks_protocol_compares_five_models(tmp_path, command):
     path = tmp_path / "month.parquet"
     simulation = Simulation(events=12_000, users=400, merchants=50, days=22, fraud_rate=0.05, seed=3)
     write_simulation(simulate(simulation), path)
-    args = ("--protocol", "handbook", "--train-start", "2024-01-01", path, "--resamples", 5, "--json", "out.json")
+    args = ("--protocol", "handbook", "--train-start", "2024-01-01", path, "--resamples", 5, "-o", "out")
     done = command("evaluate", *args)
     assert done.returncode == 0, done.stderr
-    run = json.loads((tmp_path / "out.json").read_text())["comparison"]["runs"][0]
+    run = json.loads((tmp_path / "out" / "report.json").read_text())["comparison"]["runs"][0]
     assert list(run["models"]) == ["ensemble", "XGBoost", "LightGBM", "random forest", "logistic regression"]
     assert all(one["auc_roc"]["value"] > 0.6 for one in run["models"].values())
     assert run["left_out"] > 0
     assert "card precision@100" in done.stdout
+    assert (tmp_path / "out" / "report.html").read_text().count("<svg") == 3
     late = sentence(command("evaluate", *args[:3], "2024-01-05", *args[4:]))
     assert "choose a first training day from 2024-01-01 to 2024-01-0" in late
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation_groups import sums_by_group
+from models.evaluation_groups import CellCounts, sums_by_group
 from models.newton import chances, minimise_log_loss
 
 RELIABILITY_BINS = 20
@@ -138,15 +138,15 @@ class ReliabilityOfGroups:
         bins: int = RELIABILITY_BINS,
     ) -> None:
         """Take scores float[n], labels int8[n] and each row's group int32[n]; n must be at least 1."""
-        self._cells = 2 * bin_numbers(scores, bins) + labels
-        self._bins = int(self._cells.max()) // 2 + 1
-        self._groups = groups
+        numbers = bin_numbers(scores, bins)
+        self._bins = int(numbers.max()) + 1
+        self._cells = CellCounts(2 * numbers + labels, groups, 2 * self._bins)
         squares = (scores.astype(np.float64) - labels) ** 2
         self._squares, self._events = sums_by_group([squares, np.ones(len(scores))], groups)
 
     def __call__(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return [Brier score, share of frauds in each bin] float64[1 + bins]; NaN where nothing was drawn."""
-        cells = np.bincount(self._cells, weights=counts[self._groups], minlength=2 * self._bins).reshape(-1, 2)
+        cells = self._cells(counts).reshape(-1, 2)
         events = cells.sum(axis=1)
         shares = np.divide(cells[:, 1], events, out=np.full(self._bins, np.nan), where=events > 0)
         return np.concatenate([[(self._squares @ counts) / (self._events @ counts)], shares])

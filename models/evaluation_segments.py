@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bootstrap import RESAMPLES, Estimate, Weighted, group_codes, intervals
+from models.evaluation_groups import CellCounts
 from models.evaluation_ranking import Ranking
 from models.policy import APPROVE, OUTCOMES, Thresholds
 
@@ -76,8 +77,8 @@ class SegmentFigures:
         Segments come in `order` where it names them, then by size.
         """
         codes, self.names = _segments(values, order)
-        self._groups = groups
-        self._cells = len(OUTCOMES) * 2 * codes + 2 * thresholds.decide(scores).astype(np.int64) + labels
+        cells = len(OUTCOMES) * 2 * codes + 2 * thresholds.decide(scores).astype(np.int64) + labels
+        self._cells = CellCounts(cells, groups, len(OUTCOMES) * 2 * len(self.names))
         self._rankings: list[Weighted] = []
         for code in range(len(self.names)):
             rows = np.flatnonzero(codes == code)
@@ -100,9 +101,7 @@ class SegmentFigures:
 
     def _table(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return how many events have each segment, outcome and label: float64[segments, outcomes, 2]."""
-        cells = len(OUTCOMES) * 2 * len(self.names)
-        found = np.bincount(self._cells, weights=counts[self._groups], minlength=cells)
-        return found.reshape(len(self.names), len(OUTCOMES), 2).astype(np.float64)
+        return self._cells(counts).reshape(len(self.names), len(OUTCOMES), 2)
 
     def segments(self, estimates: Sequence[Estimate], groups: int) -> list[Segment]:
         """Return the segments, given an estimate for each figure and the number of groups."""

@@ -3,6 +3,7 @@
 ModelError
 ├── BundleError     a bundle that cannot be written or trusted: train it or copy it again
 ├── EngineError     a sound model of a form that one engine does not take: choose another
+├── EvaluationError a sample that no figure can be computed on: the sentence says what to change
 └── TrainingError   a history that cannot be learned from: the sentence says what to change
 """
 
@@ -17,6 +18,10 @@ class BundleError(ModelError):
 
 class EngineError(ModelError):
     """The engine cannot take this model, though another can."""
+
+
+class EvaluationError(ModelError):
+    """The labelled sample, or what is to be done with it, does not allow an evaluation."""
 
 
 class TrainingError(ModelError):

@@ -20,6 +20,7 @@ from stream.verbs.backfill import backfill
 from stream.verbs.demo import demo
 from stream.verbs.doctor import doctor
 from stream.verbs.explain import explain
+from stream.verbs.evaluate import evaluate
 from stream.verbs.invocation import Invocation, read_assignment
 from stream.verbs.publish import publish
 from stream.verbs.rekey import rekey
@@ -41,6 +42,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Run it": (topics, worker, doctor, top),
     "Your data": (publish, rekey, backfill),
     "Why": (explain,),
+    "Models": (evaluate,),
 }
 
 

@@ -1,7 +1,7 @@
 """What may import what, and what a module says it offers."""
 
 import ast
-import importlib
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -45,6 +45,8 @@ def test_every_name_a_module_offers_exists(path):
     module = importlib.import_module(name)
     offered = getattr(module, "__all__", [])
     assert sorted(offered) == sorted(set(offered))
+    if path.stem == "__init__":  # a package offers modules, which nothing may have imported yet
+        offered = [each for each in offered if importlib.util.find_spec(f"{name}.{each}") is None]
     assert [each for each in offered if not hasattr(module, each)] == []
 
 

@@ -1,0 +1,127 @@
+"""What the thresholds do, and what that costs.
+
+fraud approved       its amount is lost
+payment reviewed     the price of a review, fraud or not; a fraud under review is taken as stopped
+honest declined      the price of a wrong decline
+fraud declined       nothing
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from models.evaluation_groups import sums_by_group
+from models.policy import APPROVE, DECLINE, REVIEW, Thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What one review and one wrongly declined honest payment cost, in the amounts' unit."""
+
+    review: float = 3.0
+    wrong_decline: float = 20.0
+
+
+DEFAULT_PRICES = Prices()
+
+
+@dataclass(frozen=True, slots=True)
+class AtThreshold:
+    """What a threshold reaches: share of events, of them frauds, share of frauds, of honest events, of fraud money.
+
+    NaN where the share is of nothing.
+    """
+
+    rate: float
+    precision: float
+    recall: float
+    false_positive_rate: float
+    amount_recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The cost of both thresholds together, in the amounts' unit, by its parts; and of approving everything."""
+
+    total: float
+    missed_frauds: float
+    reviews: float
+    wrong_declines: float
+    without_model: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFigures:
+    """`recall_and_cost`: what each threshold reaches, and the cost of the two."""
+
+    review: AtThreshold
+    decline: AtThreshold
+    cost: Cost
+
+
+def recall_and_cost(
+    scores: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int8],
+    amounts: npt.NDArray[np.float64],
+    thresholds: Thresholds,
+    prices: Prices = DEFAULT_PRICES,
+) -> PolicyFigures:
+    """Return the figures of scores float32[n], labels int8[n] and amounts float64[n]."""
+    groups = np.zeros(len(scores), np.int32)
+    return figures_of(PolicySums(scores, labels, amounts, groups, thresholds, prices)(np.ones(1, np.int64)))
+
+
+def figures_of(values: npt.NDArray[np.float64]) -> PolicyFigures:
+    """Name the values that `PolicySums` returns."""
+    named = [float(value) for value in values]
+    return PolicyFigures(AtThreshold(*named[:5]), AtThreshold(*named[5:10]), Cost(*named[10:]))
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySums:
+    """The figures as a function of how often each group counts: they are ratios of sums, so each group is summed once.
+
+    Scores float32[n], labels int8[n] (1: fraud), amounts float64[n], each row's group int32[n].
+    """
+
+    scores: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int8]
+    amounts: npt.NDArray[np.float64]
+    groups: npt.NDArray[np.int32]
+    thresholds: Thresholds
+    prices: Prices
+    _sums: npt.NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        outcome = self.thresholds.decide(self.scores)
+        fraud, lost = self.labels == 1, np.where(self.labels == 1, self.amounts, 0.0)
+        held, declined = outcome != APPROVE, outcome == DECLINE
+        columns = [np.ones(len(fraud)), fraud, lost]
+        for reached in (held, declined):
+            columns += [reached, reached & fraud, reached * lost]
+        columns += [
+            np.where(held, 0.0, lost),
+            (outcome == REVIEW) * self.prices.review,
+            (declined & ~fraud) * self.prices.wrong_decline,
+        ]
+        object.__setattr__(self, "_sums", sums_by_group(columns, self.groups))
+
+    def __call__(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return float64[15]: those of review, of decline, and the cost, in the order of their fields."""
+        sums = self._sums @ counts
+        events, frauds, lost = sums[:3]
+        figures: list[float] = []
+        for reached, caught, saved in (sums[3:6], sums[6:9]):
+            figures += [
+                _share(reached, events),
+                _share(caught, reached),
+                _share(caught, frauds),
+                _share(reached - caught, events - frauds),
+                _share(saved, lost),
+            ]
+        return np.array([*figures, sums[9:12].sum(), *sums[9:12], lost])
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole else np.nan

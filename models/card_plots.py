@@ -16,8 +16,17 @@ STYLE = {"svg.hashsalt": "fraudstream", "svg.fonttype": "none", "font.family": "
 POINTS = 400
 
 
+def check_plots() -> None:
+    """Raise ModelError where plots cannot be drawn; asked before the work that they close."""
+    try:
+        import matplotlib as mpl  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise ModelError("The model card's plots need matplotlib: pip install fraudstream[train].") from error
+
+
 def card_plots(judged: Judged, thresholds: Thresholds, days: Sequence[tuple[int, int, int]]) -> dict[str, bytes]:
     """Return the plots by file name; `days` as from `models.card.days`. Raises ModelError without matplotlib."""
+    check_plots()
     figures: dict[str, Callable[[Any], None]] = {
         "card_data.svg": lambda figure: _data(figure, days),
         "card_quality.svg": lambda figure: _quality(figure, judged, thresholds),
@@ -28,13 +37,11 @@ def card_plots(judged: Judged, thresholds: Thresholds, days: Sequence[tuple[int,
 
 
 def _svg(draw: Callable[[Any], None]) -> bytes:
-    try:
-        # Imported when it draws: training and the worker do without it.
-        import matplotlib as mpl  # noqa: PLC0415
-        from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as error:
-        raise ModelError("The model card's plots need matplotlib: pip install fraudstream[train].") from error
+    # Imported when it draws: the worker does without it.
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     sink = io.BytesIO()
     style: Any = {**mpl.rcParamsDefault, **STYLE}
     style.pop("backend")  # no rc_context may change it; the canvas is chosen below

@@ -11,7 +11,7 @@ import click
 from stream.verbs.invocation import Invocation, count, example, passed
 
 
-@click.command(epilog=example("fraudstream score payments.parquet --model var/models/first -o scores.parquet"))
+@click.command(epilog=example("fraudstream score payments.csv --model var/models/first -o scores.parquet"))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--model", metavar="BUNDLE", help="A bundle's directory, or a version in var/models.  [default: model.bundle]"

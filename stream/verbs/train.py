@@ -34,18 +34,60 @@ if TYPE_CHECKING:
     metavar="DIRECTORY",
     help="Bundle to write.  [default: var/models/new-…, named after the time]",
 )
-@click.option("--holdout-days", type=click.FloatRange(0, min_open=True), default=7.0, show_default=True, metavar="N")
-@click.option("--label-delay-days", type=click.FloatRange(0), default=7.0, show_default=True, metavar="N")
-@click.option("--folds", type=click.IntRange(1, 50), default=3, show_default=True, metavar="N")
 @click.option(
-    "--trials", type=click.IntRange(0, 1000), default=8, show_default=True, metavar="N", help="0: default parameters."
+    "--holdout-days",
+    type=click.FloatRange(0, min_open=True),
+    default=7.0,
+    show_default=True,
+    metavar="N",
+    help="The last days, set apart for evaluation and gates.",
 )
-@click.option("--seed", type=click.IntRange(0, (1 << 31) - 1), default=1, show_default=True, metavar="N")
-@click.option("--threads", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N")
 @click.option(
-    "--review-rate", type=float, default=0.02, show_default=True, metavar="SHARE", help="Of events, declined included."
+    "--label-delay-days",
+    type=click.FloatRange(0),
+    default=7.0,
+    show_default=True,
+    metavar="N",
+    help="How long it takes to learn that a payment was fraud.",
 )
-@click.option("--decline-rate", type=float, default=0.005, show_default=True, metavar="SHARE")
+@click.option(
+    "--folds",
+    type=click.IntRange(1, 50),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Times the past is judged on its own future.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(0, 1000),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Random sets of parameters to try; 0: none but the defaults.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, (1 << 31) - 1), default=1, show_default=True, metavar="N", help="Of all chance."
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Part of what makes two trainings equal.",
+)
+@click.option(
+    "--review-rate",
+    type=float,
+    default=0.02,
+    show_default=True,
+    metavar="SHARE",
+    help="Of transactions, reviewed or declined.",
+)
+@click.option(
+    "--decline-rate", type=float, default=0.005, show_default=True, metavar="SHARE", help="Of transactions, declined."
+)
 @click.option(
     "--feature-set",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

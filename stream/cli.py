@@ -19,14 +19,16 @@ from stream.errors import FraudstreamError
 from stream.verbs.backfill import backfill
 from stream.verbs.demo import demo
 from stream.verbs.doctor import doctor
-from stream.verbs.explain import explain
 from stream.verbs.evaluate import evaluate
+from stream.verbs.explain import explain
 from stream.verbs.invocation import Invocation, read_assignment
 from stream.verbs.publish import publish
 from stream.verbs.rekey import rekey
+from stream.verbs.score import score
 from stream.verbs.simulate import simulate
 from stream.verbs.top import top
 from stream.verbs.topics import topics
+from stream.verbs.train import train
 from stream.verbs.worker import worker
 
 __all__ = ["fraudstream", "main"]
@@ -41,8 +43,8 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Try it": (demo, simulate),
     "Run it": (topics, worker, doctor, top),
     "Your data": (publish, rekey, backfill),
+    "Models": (train, evaluate, score),
     "Why": (explain,),
-    "Models": (evaluate,),
 }
 
 

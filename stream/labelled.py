@@ -1,14 +1,14 @@
-"""A file of labelled transactions as the columns an evaluation reads, features by the stream's own code.
+"""Labelled payments with the features the stream would have given them: what a model is trained on.
 
-A transaction counts once: a row that repeats a transaction id is left out and counted. Rows that are no transactions
-are counted by reason, with the number of the first. Rows outside the period fill the windows and are not judged: a
-payment judged without the month before it would look like a new user's.
+A file's rows need not be sorted: they are brought into order of event time before the windows see them, rows of the
+same millisecond as they stand in the file. That is the order in which payments reach the stream; in any other, a window
+would lack payments that had been made, or the payment itself be late. (`backfill` and `score` take a file's own order,
+because they repeat what a log in that order would give.)
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,64 +16,44 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from state.events import currency_code
+from state.events import Events
 from state.features import FeatureSet, StateSpec
-from state.windows import Flag
-from stream.backfill import feature_rows
-from stream.currencies import EXPONENTS
+from state.windows import Windows
+from stream.backfill import none_is_a_transaction, observe, refuse
+from stream.codec import Decoded, Decoder, MessageLike
 from stream.errors import UsageError
 from stream.files import read_records
 from stream.mapping import Limits, Mapping
 from stream.nearest import did_you_mean
 
-__all__ = ["ALWAYS", "Labelled", "Period", "read_labelled"]
+__all__ = ["Labelled", "first_present", "read_labelled"]
 
-#: Columns by which figures are split, as our mapping names them.
-DIMENSIONS: Final = ("country", "channel")
+CHUNK: Final = 8_192
 
-_LABELS: Final[dict[Any, int]] = {
-    # True and 1.0 are the same keys as 1.
-    0: 0,
-    1: 1,
-    **dict.fromkeys(("0", "0.0", "false", "False", "FALSE"), 0),
-    **dict.fromkeys(("1", "1.0", "true", "True", "TRUE"), 1),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """From one moment up to another, which is no longer in it; epoch milliseconds."""
-
-    from_ms: int
-    until_ms: int
-
-
-#: As far as event times go (`state.events.TIME_LIMIT_MS`).
-ALWAYS: Final = Period(-(1 << 53), 1 << 53)
+#: How files write a label, capitals aside.
+LABELS: Final = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "true": 1, "false": 0}
+UNKNOWN: Final = ("", "nan", "none", "null")
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Transactions in the file's order, one row each, and what became of the other rows.
+    """n payments in order of event time; every array and list has a row for each.
 
-    features float32[n, k], labels int8[n] (1: fraud), times_ms int64[n], amounts float64[n] in major units; currencies
-    are those that occur (one, where a base currency is set). dimensions: each row's country and channel, "" where it
-    has none. outside: rows that only filled windows. refused: rows by reason; first_refused: the number, from 0, of
-    each reason's first row.
+    features: float32[n, k]; labels: int8[n], 1 is fraud; times_ms: int64[n], epoch ms; amount_minor: int64[n], minor
+    units; countries and channels: "" where not known. refused: rows left out, by reason. source: where it came from,
+    for the lineage.
     """
 
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int8]
     times_ms: npt.NDArray[np.int64]
+    amount_minor: npt.NDArray[np.int64]
+    transaction_ids: list[str]
     user_ids: list[str]
-    amounts: npt.NDArray[np.float64]
-    currencies: tuple[str, ...]
-    dimensions: dict[str, list[str]]
-    outside: int
-    duplicates: int
-    late: int
-    refused: Counter[str]
-    first_refused: dict[str, int]
+    countries: list[str]
+    channels: list[str]
+    refused: Counter[str] = field(default_factory=Counter)
+    source: dict[str, Any] = field(default_factory=dict)
 
 
 def read_labelled(
@@ -85,128 +65,152 @@ def read_labelled(
     feature_set: FeatureSet,
     *,
     now_ms: int,
-    period: Period = ALWAYS,
+    refused_path: Path,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Labelled:
-    """Read the file and compute its features; progress is told the rows read so far. Raises UsageError.
+    """Read a file of transactions with a column `label`, and compute their features.
 
-    Only rows of the period need a label.
+    Rows that are no transactions go, with the reason, to `refused_path`. progress: called with the rows read so far.
+    Raises UsageError in one sentence: no such column, a label missing or neither 0 nor 1, an id that occurs twice.
     """
-    columns = _Columns(path, label, mapping)
-    for decoded, features, flags, refused in feature_rows(
-        read_records(path, mapping, now_ms), mapping, limits, spec, feature_set
-    ):
-        for letter in refused:
-            columns.refuse(letter.error, letter.message.offset() or 0)
-        rows = [orjson.loads(message.value() or b"{}") for message in decoded.messages]
-        times = decoded.events.time_ms
-        inside = (times >= period.from_ms) & (times < period.until_ms)
-        kept = inside & ((flags & Flag.DUPLICATE) == 0)
-        numbers = decoded.events.offset[kept].tolist()
-        columns.add(list(compress(decoded.user_ids, kept)), list(compress(rows, kept)), numbers)
-        columns.features.append(features[kept])
-        columns.times.append(times[kept])
-        columns.minor.append(decoded.events.amount_minor[kept])
-        columns.currency.append(decoded.events.currency[kept])
-        columns.read += len(rows)
-        columns.outside += int(np.count_nonzero(~inside))
-        columns.duplicates += int(np.count_nonzero(inside & ~kept))
-        columns.late += int(np.count_nonzero(inside & ((flags & Flag.LATE) != 0)))
-        progress(columns.read)
-    return columns.whole()
+    refused_path.unlink(missing_ok=True)
+    rows = _Rows(path, label, mapping)
+    decoder = Decoder(mapping, limits)
+    for records in read_records(path, mapping, now_ms):
+        decoded, refused = decoder.decode(0, records)
+        rows.add(decoded)
+        refuse(refused_path, refused)
+        rows.refused.update(letter.error for letter in refused)
+        progress(len(rows.user_ids) + rows.refused.total())
+    if not rows.user_ids:
+        if not rows.refused:
+            raise UsageError(f"{path} holds no rows: give a file with labelled transactions.")
+        raise UsageError(none_is_a_transaction(path, rows.refused.total(), refused_path))
+    rows.check_ids()
+    return rows.in_time_order(spec, feature_set)
 
 
-@dataclass
-class _Columns:
-    """What is gathered chunk by chunk."""
+class _Rows:
+    """Gathers the columns of a file, row by row."""
 
-    path: Path
-    label: str
-    mapping: Mapping
-    features: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    times: list[npt.NDArray[np.int64]] = field(default_factory=list)
-    minor: list[npt.NDArray[np.int64]] = field(default_factory=list)
-    currency: list[npt.NDArray[np.uint16]] = field(default_factory=list)
-    user_ids: list[str] = field(default_factory=list)
-    dimensions: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in DIMENSIONS})
-    refused: Counter[str] = field(default_factory=Counter)
-    first_refused: dict[str, int] = field(default_factory=dict)
-    outside: int = 0
-    duplicates: int = 0
-    late: int = 0
-    read: int = 0
+    def __init__(self, path: Path, label: str, mapping: Mapping) -> None:
+        self._path, self._label = path, label
+        self._country, self._channel = (first_present(mapping, ours) for ours in ("country", "channel"))
+        self._seen: dict[str, None] = {}
+        self._events: list[Events] = []
+        self._rows: list[int] = []
+        self.labels: list[int] = []
+        self.transaction_ids: list[str] = []
+        self.user_ids: list[str] = []
+        self.countries: list[str] = []
+        self.channels: list[str] = []
+        self.refused: Counter[str] = Counter()
 
-    def refuse(self, reason: str, row: int) -> None:
-        self.refused[reason] += 1
-        self.first_refused.setdefault(reason, row)
-        self.read += 1
-
-    def add(self, user_ids: list[str], rows: list[dict[str, Any]], numbers: list[int]) -> None:
-        """Take rows to be judged; numbers are theirs in the file, from 0."""
-        if rows and not self.labels and not any(self.label in row for row in rows):
-            known = {name for row in rows for name in row}
-            raise UsageError(
-                f"{self.path} has no column {self.label}: name the one that says which transactions are frauds with "
-                f"--label{did_you_mean(self.label, known)}"
-            )
-        for number, row in zip(numbers, rows, strict=True):
-            fraud = _label(row.get(self.label))
-            if fraud is None:
-                said = row.get(self.label)
-                what = "no label" if said is None else f"the label {said!r}"
+    def add(self, decoded: Decoded) -> None:
+        """Take a chunk's transactions."""
+        values = [orjson.loads(message.value() or b"{}") for message in decoded.messages]
+        if not self.labels and not any(self._label in value for value in values):
+            names = list(dict.fromkeys(name for value in values for name in value))
+            if values:
                 raise UsageError(
-                    f"Row {number + 1:,} of {self.path} has {what} in column {self.label}: every row must say 0 or 1 "
-                    f"(or true or false); leave out what nobody has judged yet."
+                    f"{self._path} has no column {self._label} with labels: name yours with --label"
+                    f"{did_you_mean(self._label, names)}"
                 )
-            self.labels.append(fraud)
-        self.user_ids += user_ids
-        for name, values in self.dimensions.items():
-            theirs, default = self.mapping.names(name), self.mapping.defaults.get(name, "")
-            values += [_first(row, theirs, default) for row in rows]
+        self.labels += map(self._read_label, values, decoded.messages, decoded.transaction_ids)
+        self.countries += map(self._country, values)
+        self.channels += map(self._channel, values)
+        self.transaction_ids += decoded.transaction_ids
+        self.user_ids += decoded.user_ids
+        self._rows += decoded.events.offset.tolist()
+        self._events.append(decoded.events)
 
-    def whole(self) -> Labelled:
-        if not self.read:
-            raise UsageError(f"{self.path} holds no rows: give a file with labelled transactions.")
-        if not self.labels and self.outside:
-            raise UsageError(f"No row of {self.path} lies between the dates given: choose other ones.")
-        if not self.labels:
-            reasons = ", ".join(f"{number:,} {reason}" for reason, number in self.refused.most_common())
+    def _read_label(self, value: dict[str, Any], message: MessageLike, transaction_id: str) -> int:
+        text = str(value.get(self._label)).strip().lower()
+        found = LABELS.get(text)
+        if found is None:
+            says = "has no label" if text in UNKNOWN else f"says {value[self._label]!r}, which is neither 0 nor 1,"
             raise UsageError(
-                f"No row of {self.path} is a transaction ({reasons}): name your columns under codec.fields; "
-                f"`fraudstream backfill` writes down what is wrong with each row."
+                f"{self._path} row {message.offset()}, counted from 0 (transaction {transaction_id}), {says} in the "
+                f"column {self._label}: correct it or leave the row out."
             )
-        amounts, currencies = _major(np.concatenate(self.minor), np.concatenate(self.currency))
+        return found
+
+    def check_ids(self) -> None:
+        """Raise UsageError where a transaction id occurs twice: its payment would be learned from twice."""
+        repeats = len(self.transaction_ids) - len(set(self.transaction_ids))
+        if not repeats:
+            return
+        seen: set[str] = set()
+        for row, transaction_id in zip(self._rows, self.transaction_ids, strict=True):
+            if transaction_id in seen:
+                raise UsageError(
+                    f"{self._path} holds {repeats:,} {'row' if repeats == 1 else 'rows'} whose transaction id stands "
+                    f"in an earlier row, the first of them {transaction_id} in row {row}, counted from 0: leave the "
+                    f"repeated rows out."
+                )
+            seen.add(transaction_id)
+
+    def in_time_order(self, spec: StateSpec, feature_set: FeatureSet) -> Labelled:
+        """Return all rows with their features."""
+        events = _joined(self._events)
+        order = np.argsort(events.time_ms, kind="stable")
+        rows = order.tolist()
+        user_ids = _taken(self.user_ids, rows)
+        sorted_events = _picked(events, order)
         return Labelled(
-            np.concatenate(self.features),
-            np.array(self.labels, np.int8),
-            np.concatenate(self.times),
-            self.user_ids,
-            amounts,
-            currencies,
-            self.dimensions,
-            self.outside,
-            self.duplicates,
-            self.late,
-            self.refused,
-            self.first_refused,
+            features=_features(user_ids, sorted_events, spec, feature_set),
+            labels=np.array(self.labels, np.int8)[order],
+            times_ms=sorted_events.time_ms,
+            amount_minor=sorted_events.amount_minor,
+            transaction_ids=_taken(self.transaction_ids, rows),
+            user_ids=user_ids,
+            countries=_taken(self.countries, rows),
+            channels=_taken(self.channels, rows),
+            refused=self.refused,
         )
 
 
-def _label(value: Any) -> int | None:
-    return _LABELS.get(value) if isinstance(value, bool | int | float | str) else None
+def first_present(mapping: Mapping, ours: str) -> Callable[[dict[str, Any]], str]:
+    """Return what reads a field of ours from a JSON object: the first of the user's names present, "" without any."""
+    names, default = mapping.names(ours), mapping.defaults.get(ours, "")
+
+    def read(value: dict[str, Any]) -> str:
+        for name in names:
+            found = value.get(name)
+            if found is not None and found != "":
+                return str(found)
+        return default
+
+    return read
 
 
-def _first(row: dict[str, Any], names: Iterable[str], default: str) -> str:
-    return next((str(row[name]) for name in names if row.get(name) not in (None, "")), default)
+def _features(
+    user_ids: Sequence[str], events: Events, spec: StateSpec, feature_set: FeatureSet
+) -> npt.NDArray[np.float32]:
+    windows = Windows(spec, feature_set)
+    features = np.empty((len(user_ids), len(feature_set.names)), np.float32)
+    for at in range(0, len(user_ids), CHUNK):
+        rows = slice(at, at + CHUNK)
+        features[rows], _ = observe(windows, list(map(str.encode, user_ids[rows])), events[rows])
+    return features
 
 
-def _major(
-    minor: npt.NDArray[np.int64], codes: npt.NDArray[np.uint16]
-) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
-    """Return amounts in major units, and the currencies they are in."""
-    names = {currency_code(currency): currency for currency in EXPONENTS}
-    met, place = np.unique(codes, return_inverse=True)
-    currencies = [names[int(code)] for code in met]
-    scales = np.array([10.0 ** EXPONENTS[currency] for currency in currencies])
-    return minor / scales[place], tuple(sorted(set(currencies)))
+def _joined(parts: Iterable[Events]) -> Events:
+    listed = list(parts)
+    return Events(*(np.concatenate([getattr(part, name) for part in listed]) for name in Events.__slots__))
+
+
+def _picked(events: Events, order: npt.NDArray[np.int64]) -> Events:
+    """Return the events in another order, numbered anew: to the windows an offset says what came before what."""
+    return Events(
+        events.time_ms[order],
+        np.arange(len(order), dtype=np.int64),
+        events.transaction[order],
+        events.amount_minor[order],
+        events.currency[order],
+        events.fields[order],
+    )
+
+
+def _taken(column: list[str], rows: list[int]) -> list[str]:
+    return [column[row] for row in rows]

@@ -17,7 +17,7 @@ from stream.backfill import backfill
 from stream.cli import fraudstream
 from stream.errors import UsageError
 from stream.evaluation import bundle_directory
-from stream.labelled import Period, read_labelled
+from stream.judged import Period, read_labelled
 from stream.mapping import Limits, Mapping
 from stream.report_files import ReportFiles
 from stream.simulate import Simulation, simulate

@@ -182,7 +182,7 @@ def _check_sum(explanation: Explanation) -> None:
     score = float(np.float32(explanation.found.decided.score))
     # Near 0 and 1 many log-odds share one float32: compare where the score has its digits.
     slope = max(score * (1.0 - score), 2.0**-24)
-    if abs(_sigmoid(explanation.log_odds) - score) > SUMS_TO * slope + 2.0**-24 * score:
+    if abs(_sigmoid(explanation.log_odds) - score) > SUMS_TO * slope + 2.0**-23 * score:
         raise FraudstreamError(
             f"The contributions add up to a score of {_sigmoid(explanation.log_odds):.9g}, not {score:.9g}: this is a "
             f"fault of fraudstream; please report it."

@@ -101,10 +101,12 @@ class Past:
         step_ms: int = 1_000,
         ids: str = "t",
         explained: bool = True,
+        commit: bool = True,
     ) -> None:
         """Decide so many more, a transaction of the producer for each batch, as the worker does.
 
         explained: whether reasons stand in them, which for all of a random past take most of the time.
+        commit: whether each transaction is committed, or aborted once all of it is in the log.
         """
         thresholds = bundle.thresholds if explained else Thresholds(1.0, 1.0)
         judge = EnsembleJudge(load_engine(bundle, engine), thresholds, Explainer(bundle))
@@ -115,7 +117,11 @@ class Past:
             rows = range(self.written, min(until, self.written + batch))
             self._producer.begin_transaction()
             self._write(judge, encoder, log, rows, step_ms, ids)
-            self._producer.commit_transaction(30)
+            if commit:
+                self._producer.commit_transaction(30)
+            else:
+                self._producer.flush(30)
+                self._producer.abort_transaction(30)
             self.written = rows.stop
 
     def _write(self, judge, encoder, log, rows: Iterable[int], step_ms: int, ids: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import lightgbm
+import msgspec
 import numpy as np
 import orjson
 import pytest
@@ -21,10 +22,14 @@ from line_thread import line_settings, threaded_crew
 from models.bundle import open_bundle
 from models.ensemble import load_engine
 from models.errors import BundleError
+from models.forest import parse_lightgbm, parse_xgboost
+from models.manifest import ONNX
+from models.onnx_graph import ensemble_graph
+from models.reasons import Explainer
 from stream.cli import fraudstream
 from stream.decision_search import Decided, FoundDecision, Wanted
 from stream.errors import FraudstreamError, UsageError
-from stream.explain import bundle_places, explain, find_bundle
+from stream.explain import bundle_places, explain, find_bundle, search
 from stream.explain_table import as_json, as_lines
 from stream.feature_log import FeatureLog
 from stream.feature_search import FeatureRow, find_features
@@ -100,6 +105,39 @@ def test_a_score_that_is_not_had_again_is_an_error_with_both_numbers(bundle):
     assert repr(near) in str(raised.value)
     assert repr(float(np.float32(found.decided.score))) in str(raised.value)
     assert raised.value.exit_code == 1
+
+
+@pytest.mark.parametrize("engine", ["forest", "onnx"])
+@pytest.mark.parametrize("bias", [-300.0, -30.0, -12.0, 0.0, 12.0, 30.0])
+def test_however_near_to_0_or_1_a_score_is_its_parts_add_up_to_it(bundle, engine, bias):
+    meta = replace(bundle.meta, bias=bias)
+    forests = parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm)
+    far = replace(bundle, meta=meta, files={**bundle.files, ONNX: ensemble_graph(*forests, meta)})
+    for values in vectors(5, seed=6):
+        found, row = decision_of(far, values, engine)
+        assert explain([found], row, far).bias == pytest.approx(bias, abs=10)
+
+
+@pytest.mark.parametrize("error", [1e-3, -1e-3])
+def test_parts_that_do_not_add_up_are_not_shown(bundle, monkeypatch, error):
+    right = Explainer.explain
+
+    def wrong(self, x):
+        parts, bias = right(self, x)
+        return parts, bias + error
+
+    monkeypatch.setattr(Explainer, "explain", wrong)
+    found, row = decision_of(bundle, vectors(1, seed=4)[0])
+    with pytest.raises(FraudstreamError, match="The contributions add up to a score of"):
+        explain([found], row, bundle)
+
+
+def test_a_constant_score_has_nothing_to_explain(bundle, monkeypatch):
+    found, _ = decision_of(bundle, vectors(1, seed=4)[0])
+    constant = replace(found, decided=msgspec.structs.replace(found.decided, engine="constant", model="constant"))
+    monkeypatch.setattr("stream.explain.find_decisions", lambda *_: [constant])
+    with pytest.raises(FraudstreamError, match=r"constant score by .*: there is nothing to explain"):
+        search(load_settings(None, {}), Wanted("t-1"))
 
 
 def test_another_model_under_the_same_version_is_refused(bundle):
@@ -253,6 +291,7 @@ def past(kafka, registry, tmp_path_factory):
     # Two more of ids that there were: decided again, by the last version.
     writer.written = 10
     writer.write(open_bundle(registry / "v4"), "forest", 2, step_ms=EACH * STEP_MS)
+    writer.write(open_bundle(registry / "v4"), "forest", 1, ids="aborted", commit=False)
     return command
 
 
@@ -300,6 +339,12 @@ def test_what_is_not_there_is_one_sentence(past):
     with pytest.raises(UsageError, match=r"Which decision\?"):
         ask(past)
     assert "model v1" in ask(past, "t-17", "--since", "2025-06-15T00:00:00Z")
+
+
+@pytest.mark.kafka
+def test_a_decision_that_was_never_committed_is_none(past):
+    with pytest.raises(FraudstreamError, match="No decision on the transaction aborted-12"):
+        ask(past, "aborted-12")
 
 
 @pytest.mark.kafka

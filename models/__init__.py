@@ -5,6 +5,7 @@ each batch, `Engine.score` → `Thresholds.decide` → `reasons.Explainer.top` f
 """
 
 __all__ = [
+    "bootstrap",
     "bundle",
     "ensemble",
     "errors",
@@ -12,7 +13,15 @@ __all__ = [
     "forest_bank",
     "forest_engine",
     "forest_kernel",
+    "gate",
+    "gate_cost",
+    "gate_parity",
+    "gate_quality",
+    "gate_robustness",
+    "gate_segments",
+    "gates",
     "history",
+    "holdout",
     "jit",
     "lanes_kernel",
     "leafbits_kernel",

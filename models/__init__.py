@@ -35,5 +35,6 @@ __all__ = [
     "shap",
     "shap_bank",
     "shap_kernel",
+    "threshold_change",
     "train",
 ]

@@ -32,6 +32,11 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return above and below and not math.isnan(self.value)
 
     @property
+    def shown(self) -> str:
+        """The value in words."""
+        return shown(self.value)
+
+    @property
     def bound(self) -> str:
         """The bound in words: "≥ 0.1", "≤ 20" or "0.7 to 1.4"."""
         if self.at_least is not None and self.at_most is not None:

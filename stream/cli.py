@@ -20,6 +20,7 @@ from stream.verbs.backfill import backfill
 from stream.verbs.demo import demo
 from stream.verbs.doctor import doctor
 from stream.verbs.invocation import Invocation, read_assignment
+from stream.verbs.models import models
 from stream.verbs.publish import publish
 from stream.verbs.rekey import rekey
 from stream.verbs.simulate import simulate
@@ -39,6 +40,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Try it": (demo, simulate),
     "Run it": (topics, worker, doctor, top),
     "Your data": (publish, rekey, backfill),
+    "Models": (models,),
 }
 
 

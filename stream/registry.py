@@ -1,6 +1,6 @@
 """Which versions there are: MLflow's model registry, in a SQLite file or on a server.
 
-MLflow holds names, lineage and aliases; the bundles lie in the registry's directory (see `stream.versions`), because a
+MLflow holds names, lineage and aliases; the bundles lie in the registry's directory (see `stream.registry_directory`), because a
 server takes no local path for a model's source, and a worker must start without MLflow. Aliases:
 
     champion      scores
@@ -32,8 +32,8 @@ from models.holdout import holdout_path, read_holdout
 from models.manifest import MANIFEST
 from stream.errors import RegistryError, UsageError
 from stream.nearest import did_you_mean
+from stream.registry_directory import Entry, Versions
 from stream.sections import RegistrySettings
-from stream.versions import Entry, Versions
 
 __all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "Registry", "Version", "register", "register_files"]
 

@@ -24,11 +24,11 @@ from stream import cli
 from stream.errors import PromotionRefused, RegistryError, UsageError
 from stream.promotion import Office, promoter
 from stream.registry import Registry, register
+from stream.registry_directory import Pointer, Versions, manifest_sha256
 from stream.secret import SecretUrl
 from stream.sections import RegistrySettings
 from stream.settings import load_settings
 from stream.training import demo_simulation, train_simulated
-from stream.versions import Pointer, Versions, manifest_sha256
 
 SMALLER = b"""
 name = "smaller"

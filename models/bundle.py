@@ -3,8 +3,10 @@
     model.onnx      the whole ensemble as one graph
     xgboost.json    the base models as their libraries write them
     lightgbm.txt
-    meta.json       the meta-model's three numbers
+    meta.json       the meta-model's three numbers, calibrated; beside them what they were before
     features.toml   the feature set, as its author wrote it
+    histograms.json how features and scores were distributed, for drift (see `models.histograms`)
+    card.md         the model card with its plots, card_….svg; optional
     manifest.json   names, thresholds, metrics, lineage; size and SHA-256 of every other file, and its own checksum
 
 Checksums guard against accidents and mix-ups, not against someone who rewrites the manifest too. Nothing in a bundle is
@@ -19,22 +21,26 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from models.errors import BundleError
 from models.forest import parse_lightgbm, parse_xgboost
+from models.histograms import Histograms, read_histograms, render_histograms
 from models.manifest import (
     FEATURES,
     FILES,
     FORMAT,
+    HISTOGRAMS,
     LIGHTGBM,
     MANIFEST,
     MAX_FILE_BYTES,
     MAX_MANIFEST_BYTES,
     META,
     ONNX,
+    OPTIONAL_FILES,
     XGBOOST,
     Manifest,
     ThresholdsEntry,
@@ -52,6 +58,17 @@ from models.sentences import Sentence
 from models.train import Trained
 
 
+class _MetaFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What meta.json holds: the numbers that score, and the meta-model and calibration they were folded from."""
+
+    bias: float
+    xgboost: float
+    lightgbm: float
+    uncalibrated: MetaModel
+    slope: float
+    intercept: float
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A bundle as it was verified; its files are held in memory, so they cannot change under a reader."""
@@ -63,6 +80,7 @@ class Bundle:
     sentences: dict[str, Sentence]
     thresholds: Thresholds
     meta: MetaModel
+    histograms: Histograms
     metrics: dict[str, float]
     parameters: dict[str, Any]
     lineage: dict[str, Any]
@@ -97,16 +115,18 @@ def write_bundle(
     feature_set_hash: str,
     sentences: Mapping[str, Sentence],
     lineage: Mapping[str, Any],
+    card: Mapping[str, bytes] = MappingProxyType({}),
     version: str = "",
     replace: bool = False,
 ) -> Bundle:
     """Write a bundle so that the directory is there whole or not at all, and return it as read back.
 
     `feature_set` is kept as it is, `sentences` gives one for each feature (see `models.sentences`), `lineage` is
-    anything JSON. Without a version the bundle is named by a short hash of its content, so equal input gives equal
-    bytes. An existing directory is an error unless `replace` is given. Raises BundleError.
+    anything JSON, `card` the model card and its plots by file name. Without a version the bundle is named by a short
+    hash of its content, so equal input gives equal bytes. An existing directory is an error unless `replace` is given.
+    Raises BundleError.
     """
-    files = _contents(trained, feature_set)
+    files = {**_contents(trained, feature_set), **card}
     manifest = seal(
         Manifest(
             format=FORMAT,
@@ -149,9 +169,23 @@ def _contents(trained: Trained, feature_set: bytes) -> dict[str, bytes]:
         ONNX: ensemble_graph(xgboost, lightgbm, trained.meta),
         XGBOOST: trained.xgboost,
         LIGHTGBM: trained.lightgbm.encode(),
-        META: msgspec.json.format(msgspec.json.encode(trained.meta), indent=2) + b"\n",
+        META: _render_meta(trained),
         FEATURES: feature_set,
+        HISTOGRAMS: render_histograms(trained.histograms),
     }
+
+
+def _render_meta(trained: Trained) -> bytes:
+    meta, calibration = trained.meta, trained.calibration
+    content = _MetaFile(
+        bias=meta.bias,
+        xgboost=meta.xgboost,
+        lightgbm=meta.lightgbm,
+        uncalibrated=trained.uncalibrated,
+        slope=calibration.slope,
+        intercept=calibration.intercept,
+    )
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
 
 
 def _place(directory: Path, files: Mapping[str, bytes]) -> None:
@@ -187,11 +221,11 @@ def open_bundle(directory: Path) -> Bundle:
     if not directory.is_dir():
         raise BundleError(f"There is no bundle at {directory}; correct the path, or run `fraudstream demo` for one.")
     manifest = read_manifest(_read(directory, MANIFEST, MAX_MANIFEST_BYTES), directory)
-    extra = sorted(path.name for path in directory.iterdir() if path.name not in (*FILES, MANIFEST))
+    extra = sorted(path.name for path in directory.iterdir() if path.name not in {*manifest.files, MANIFEST})
     if extra:
         raise BundleError(f"The bundle {directory} is altered: {extra[0]!r} does not belong to it; remove that file.")
     files: dict[str, bytes] = {}
-    for name in FILES:
+    for name in (*FILES, *(name for name in OPTIONAL_FILES if name in manifest.files)):
         files[name] = _read(directory, name, MAX_FILE_BYTES)
         if entry(files[name]) != manifest.files[name]:
             raise altered(directory, name)
@@ -203,6 +237,7 @@ def open_bundle(directory: Path) -> Bundle:
         sentences=manifest.sentences,
         thresholds=check_manifest(manifest, directory),
         meta=_read_meta(files[META], directory),
+        histograms=read_histograms(files[HISTOGRAMS], manifest.features),
         metrics=manifest.metrics,
         parameters=manifest.parameters,
         lineage=manifest.lineage,
@@ -212,11 +247,12 @@ def open_bundle(directory: Path) -> Bundle:
 
 def _read_meta(content: bytes, directory: Path) -> MetaModel:
     try:
-        return msgspec.json.decode(content, type=MetaModel)
+        found = msgspec.json.decode(content, type=_MetaFile)
     except msgspec.MsgspecError as error:
         raise BundleError(
             f"The bundle {directory} is damaged: {META} is not readable ({error}); train or copy it again.",
         ) from error
+    return MetaModel(found.bias, found.xgboost, found.lightgbm)
 
 
 def _read(directory: Path, name: str, limit: int) -> bytes:

@@ -21,3 +21,5 @@ class EngineError(ModelError):
 
 class TrainingError(ModelError):
     """The training data or parameters do not allow an ensemble to be trained."""
+
+    exit_code = 2  # of the command: the user's data must change

@@ -11,14 +11,19 @@ from models.errors import BundleError, ModelError
 from models.policy import Thresholds
 from models.sentences import Sentence, check_sentence
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 XGBOOST = "xgboost.json"
 LIGHTGBM = "lightgbm.txt"
 META = "meta.json"
 FEATURES = "features.toml"
-FILES = (ONNX, XGBOOST, LIGHTGBM, META, FEATURES)
+HISTOGRAMS = "histograms.json"
+FILES = (ONNX, XGBOOST, LIGHTGBM, META, FEATURES, HISTOGRAMS)
+# The model card and its plots: there where the manifest names them. Nothing that scores reads them.
+CARD = "card.md"
+PLOTS = ("card_quality.svg", "card_calibration.svg", "card_segments.svg", "card_data.svg")
+OPTIONAL_FILES = (CARD, *PLOTS)
 
 MAX_MANIFEST_BYTES = 1 << 20
 # About a hundred times what 600 trees need. A limit, so that a wrong path cannot fill the memory.
@@ -108,7 +113,7 @@ def check_manifest(manifest: Manifest, directory: Path) -> Thresholds:
         raise BundleError(
             f"The model version {manifest.version!r} must be 1 to 64 letters, digits, dots, dashes or underscores.",
         )
-    strange = sorted(set(manifest.files) - set(FILES))
+    strange = sorted(set(manifest.files) - {*FILES, *OPTIONAL_FILES})
     if strange:
         raise BundleError(f"The bundle {directory} names a file that no bundle has, {strange[0]!r}; train it again.")
     lacking = [name for name in FILES if name not in manifest.files]

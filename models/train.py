@@ -1,7 +1,16 @@
-"""Trains the ensemble: two gradient-boosted forests and a logistic regression over their log-odds."""
+"""Trains the ensemble: two gradient-boosted forests and a logistic regression over their log-odds, calibrated.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Step 1  split by time: the holdout apart first, a training region, folds that run forward in it (`models.folds`)
+Step 2  search the base models' parameters on the folds (`models.search`)
+Step 3  fit both base models on every fold; their log-odds for the validation parts are the out-of-fold log-odds
+Step 4  fit meta-model and calibration on those, and take the thresholds from the scores they give
+Step 5  fit the base models on the whole training region, for as many rounds as the folds found, scaled
+Step 6  read the holdout once: metrics, and the scores' reference histogram
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightgbm
@@ -9,15 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import xgboost
 
+from models.boosting import FITTERS, MAX_ROUNDS, Fit, Parameters, lightgbm_parameters, xgboost_parameters
+from models.calibration import Calibration, fit_calibration
 from models.errors import TrainingError
-from models.history import Part, split_history
+from models.folds import DAY_MS, Fold, Split, split_history
+from models.histograms import Histograms, reference
+from models.history import History, check_leaks, sort_history
+from models.logistic import chances
 from models.meta import MetaModel, fit_meta
 from models.metrics import at_threshold, auc_roc, average_precision
 from models.policy import Thresholds
-
-# Equal for both libraries. At most 255 bins keep every feature's thresholds countable in one byte.
-LEARNING_RATE = 0.1
-MAX_BIN = 255
+from models.search import Trial, best, search
 
 DEFAULT_ROUNDS = 100
 # Fixed, not the machine's number of cores: the order in which threads add up can change a model's last bits.
@@ -25,10 +36,49 @@ DEFAULT_THREADS = 2
 DEFAULT_REVIEW_RATE = 0.02
 DEFAULT_DECLINE_RATE = 0.005
 
+# The quick path holds out the newest 15 % of events and blends on two folds.
+QUICK_HOLDOUT = 0.15
+QUICK_FOLDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to train. rounds: None for early stopping on the folds, else a fixed number; trials: 0 for no search."""
+
+    seed: int
+    holdout_ms: int = 7 * DAY_MS
+    label_delay_ms: int = 7 * DAY_MS
+    folds: int = 3
+    trials: int = 8
+    rounds: int | None = None
+    threads: int = DEFAULT_THREADS
+    review_rate: float = DEFAULT_REVIEW_RATE
+    decline_rate: float = DEFAULT_DECLINE_RATE
+
+    def __post_init__(self) -> None:
+        if (self.rounds is not None and self.rounds < 1) or self.threads < 1 or self.trials < 0:
+            raise TrainingError(
+                f"Rounds and threads must be at least 1 and trials not negative, "
+                f"but they are {self.rounds}, {self.threads} and {self.trials}.",
+            )
+        if not 0.0 < self.decline_rate <= self.review_rate < 1.0:
+            raise TrainingError(
+                f"The rates must satisfy 0 < decline <= review < 1, "
+                f"but decline is {self.decline_rate:g} and review {self.review_rate:g}.",
+            )
+
+    @property
+    def steps(self) -> int:
+        """How many times `progress` is told: once for each trial on each fold, each fold, and the final models."""
+        return (self.trials + 1 if self.trials else 0) * self.folds + self.folds + 1
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """All of an ensemble that a bundle needs from its training; the models as the libraries' own JSON and text."""
+    """All of an ensemble that a bundle needs from its training; the models as the libraries' own JSON and text.
+
+    meta: with the calibration folded in. uncalibrated, calibration: what it was made of, for the record.
+    """
 
     feature_names: tuple[str, ...]
     xgboost: bytes
@@ -37,6 +87,19 @@ class Trained:
     thresholds: Thresholds
     metrics: dict[str, float]
     parameters: dict[str, Any]
+    uncalibrated: MetaModel
+    calibration: Calibration
+    histograms: Histograms
+    trials: tuple[Trial, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The holdout: which of the rows given (int64[m], in order of time), their labels int8[m], scores float32[m]."""
+
+    rows: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int8]
+    scores: npt.NDArray[np.float32]
 
 
 def train(
@@ -51,38 +114,87 @@ def train(
     review_rate: float = DEFAULT_REVIEW_RATE,
     decline_rate: float = DEFAULT_DECLINE_RATE,
 ) -> Trained:
-    """Train on features float32[n, k] (NaN: not known), labels int8[n] (1: fraud) and times [n], in any order.
+    """Train quickly, for a fixed number of rounds, without a search, on labels that are known at once.
 
-    The history is split by time: base models, meta-model, and thresholds with metrics each see a later part (see
-    `models.history`). The thresholds send the `review_rate` most suspicious share of the newest part to review and
-    decline the `decline_rate` share. Same data, parameters and library versions give the same models byte for byte.
-    Raises TrainingError.
+    Takes features float32[n, k] (NaN: not known), labels int8[n] (1: fraud) and times [n], in any order; the newest
+    15 % of events are the holdout. Raises TrainingError.
     """
-    _check_parameters(rounds, threads, review_rate, decline_rate)
-    history = split_history(features, labels, event_times_ms, feature_names)
-    xgboost_params, lightgbm_params = _parameters(seed, threads)
-    first = _train_xgboost(history.learn, xgboost_params, rounds)
-    second = _train_lightgbm(history.learn, lightgbm_params, rounds)
-    meta = fit_meta(_margins(first, second, history.blend), history.blend.labels)
-
-    margins = _margins(first, second, history.judge)
-    scores = (1.0 / (1.0 + np.exp(-meta.log_odds(margins)))).astype(np.float32)
-    thresholds = Thresholds(review=threshold_for(scores, review_rate), decline=threshold_for(scores, decline_rate))
-    return Trained(
-        feature_names=tuple(feature_names),
-        xgboost=bytes(first.save_raw("json")),
-        lightgbm=second.model_to_string(),
-        meta=meta,
-        thresholds=thresholds,
-        metrics=_metrics(scores, margins, history.judge.labels, thresholds),
-        parameters={
-            "rounds": rounds,
-            "review_rate": review_rate,
-            "decline_rate": decline_rate,
-            "xgboost": {"version": xgboost.__version__, **xgboost_params},
-            "lightgbm": {"version": lightgbm.__version__, **lightgbm_params},
-        },
+    ordered = np.sort(event_times_ms)
+    newest = int(ordered[-1] - ordered[math.ceil((1 - QUICK_HOLDOUT) * len(ordered)) - 1]) if len(ordered) else 1
+    plan = Plan(
+        seed=seed,
+        holdout_ms=max(1, newest),
+        label_delay_ms=0,
+        folds=QUICK_FOLDS,
+        trials=0,
+        rounds=rounds,
+        threads=threads,
+        review_rate=review_rate,
+        decline_rate=decline_rate,
     )
+    return train_ensemble(features, labels, event_times_ms, feature_names=feature_names, plan=plan)[0]
+
+
+def train_ensemble(
+    features: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int8],
+    event_times_ms: npt.NDArray[np.int64],
+    *,
+    feature_names: Sequence[str],
+    plan: Plan,
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
+) -> tuple[Trained, Held]:
+    """Train on features float32[n, k] (NaN: not known), labels int8[n] (1: fraud) and times int64[n], in any order.
+
+    progress: told how many of `plan.steps` are done. Same data, plan and library versions give the same models byte
+    for byte (see `models.boosting` for threads). Raises TrainingError.
+    """
+    # Step 1
+    history = sort_history(features, labels, event_times_ms, feature_names)
+    split = _split(history, plan)
+    check_leaks(history.part(0, split.holdout.train_end), feature_names)
+    steps = _Steps(plan.steps, progress)
+    # Step 2
+    defaults = {
+        "xgboost": xgboost_parameters(plan.seed, plan.threads),
+        "lightgbm": lightgbm_parameters(plan.seed, plan.threads),
+    }
+    trials = search(
+        history, split.folds, defaults, trials=plan.trials, seed=plan.seed, rounds=plan.rounds, done=steps.done
+    )
+    parameters = {library: {**default, **best(trials, library)} for library, default in defaults.items()}
+    # Step 3
+    fits: dict[str, list[Fit]] = {library: [] for library in FITTERS}
+    for fold in split.folds:
+        for library, fitted in fits.items():
+            fitted.append(_fit(history, library, parameters, fold, plan.rounds))
+        steps.done()
+    margins = np.column_stack([np.concatenate([fit.margins for fit in fits[library]]) for library in FITTERS])
+    # Step 4
+    blend = _Blend.of(margins, history, split, plan)
+    # Step 5
+    rounds = {library: _final_rounds(fits[library], split, plan) for library in FITTERS}
+    final = {library: _fit(history, library, parameters, split.holdout, rounds[library]) for library in FITTERS}
+    steps.done()
+    # Step 6
+    held_margins = np.column_stack([final[library].margins for library in FITTERS])
+    held = Held(
+        history.order[split.holdout.start :], history.labels[split.holdout.start :], _scores(blend.meta, held_margins)
+    )
+    trained = Trained(
+        feature_names=tuple(feature_names),
+        xgboost=final["xgboost"].model,
+        lightgbm=final["lightgbm"].model.decode(),
+        meta=blend.meta,
+        thresholds=blend.thresholds,
+        metrics=_metrics(held.scores, held_margins, held.labels, blend.thresholds) | blend.metrics,
+        parameters=_record(plan, parameters, rounds, split, history),
+        uncalibrated=blend.uncalibrated,
+        calibration=blend.calibration,
+        histograms=reference(history.features[: split.holdout.train_end], feature_names, held.scores),
+        trials=tuple(trials),
+    )
+    return trained, held
 
 
 def threshold_for(scores: npt.NDArray[np.float32], rate: float) -> float:
@@ -94,62 +206,103 @@ def threshold_for(scores: npt.NDArray[np.float32], rate: float) -> float:
     return float(fits[0]) if len(fits) else 1.0
 
 
-def _check_parameters(rounds: int, threads: int, review_rate: float, decline_rate: float) -> None:
-    if rounds < 1 or threads < 1:
-        raise TrainingError(f"Rounds and threads must be at least 1, but are {rounds} and {threads}.")
-    if not 0.0 < decline_rate <= review_rate < 1.0:
-        raise TrainingError(
-            f"The rates must satisfy 0 < decline <= review < 1, "
-            f"but decline is {decline_rate:g} and review {review_rate:g}.",
-        )
+class _Steps:
+    """Counts what is done."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], object]) -> None:
+        self._total, self._progress, self._done = total, progress, 0
+
+    def done(self, steps: int = 1) -> None:
+        self._done += steps
+        self._progress(self._done, self._total)
 
 
-def _parameters(seed: int, threads: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what each library trains with."""
+@dataclass(frozen=True, slots=True)
+class _Blend:
+    """What is fitted on the out-of-fold log-odds."""
+
+    uncalibrated: MetaModel
+    calibration: Calibration
+    meta: MetaModel
+    thresholds: Thresholds
+    metrics: dict[str, float]
+
+    @classmethod
+    def of(cls, margins: npt.NDArray[np.float64], history: History, split: Split, plan: Plan) -> "_Blend":
+        """Fit on margins [m, 2], the folds' validation parts one after the other."""
+        labels = history.labels[split.folds[0].start : split.folds[-1].end]
+        at = split.folds[0].start
+        uncalibrated = fit_meta(margins, labels)
+        calibration = fit_calibration(margins, labels, [slice(fold.start - at, fold.end - at) for fold in split.folds])
+        meta = calibration.fold_into(uncalibrated)
+        scores = _scores(meta, margins)
+        rates = {"review": plan.review_rate, "decline": plan.decline_rate}
+        thresholds = Thresholds(**{name: threshold_for(scores, rate) for name, rate in rates.items()})
+        metrics = {
+            "out_of_fold_events": float(len(labels)),
+            "out_of_fold_auc_roc": auc_roc(scores, labels),
+            "out_of_fold_average_precision": average_precision(scores, labels),
+            "out_of_fold_review_rate": float((scores >= np.float32(thresholds.review)).mean()),
+            "out_of_fold_decline_rate": float((scores >= np.float32(thresholds.decline)).mean()),
+        }
+        return cls(uncalibrated, calibration, meta, thresholds, metrics)
+
+
+def _split(history: History, plan: Plan) -> Split:
+    return split_history(
+        history.times_ms,
+        history.labels,
+        holdout_ms=plan.holdout_ms,
+        label_delay_ms=plan.label_delay_ms,
+        folds=plan.folds,
+    )
+
+
+def _fit(history: History, library: str, parameters: dict[str, Parameters], fold: Fold, rounds: int | None) -> Fit:
+    train_part, judge = history.part(0, fold.train_end), history.part(fold.start, fold.end)
+    return FITTERS[library](train_part, judge, parameters[library], rounds)
+
+
+def _final_rounds(fits: Sequence[Fit], split: Split, plan: Plan) -> int:
+    """Return how many trees the final model gets: the mean of the folds' best numbers, each scaled for its size.
+
+    More rows carry more rounds before a forest learns noise. The noise in a leaf's gain falls with the square root of
+    its rows, so a fold's number grows by the square root of how many times more rows the whole region has.
+    """
+    if plan.rounds is not None:
+        return plan.rounds
+    scaled = [
+        fit.rounds * math.sqrt(split.holdout.train_end / fold.train_end)
+        for fit, fold in zip(fits, split.folds, strict=True)
+    ]
+    return min(MAX_ROUNDS, max(1, round(sum(scaled) / len(scaled))))
+
+
+def _scores(meta: MetaModel, margins: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    return chances(meta.log_odds(margins)).astype(np.float32)
+
+
+def _record(
+    plan: Plan, parameters: dict[str, Parameters], rounds: dict[str, int], split: Split, history: History
+) -> dict[str, Any]:
+    """Return everything that the models followed from, besides the data."""
+    versions = {"xgboost": xgboost.__version__, "lightgbm": lightgbm.__version__}
     return {
-        "objective": "binary:logistic",
-        "tree_method": "hist",
-        "max_depth": 6,
-        "eta": LEARNING_RATE,
-        "max_bin": MAX_BIN,
-        "subsample": 0.8,
-        "colsample_bytree": 0.8,
-        "seed": seed,
-        "nthread": threads,
-        "verbosity": 0,
-    }, {
-        "objective": "binary",
-        "num_leaves": 31,
-        "learning_rate": LEARNING_RATE,
-        "max_bin": MAX_BIN,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "feature_fraction": 0.8,
-        # The default 0.001 lets one leaf of honest payments alone run off to any log-odds.
-        "min_sum_hessian_in_leaf": 0.1,
-        "lambda_l2": 1.0,
-        "seed": seed,
-        "num_threads": threads,
-        "deterministic": True,
-        "force_row_wise": True,
-        "verbose": -1,
+        "seed": plan.seed,
+        "holdout_days": plan.holdout_ms / DAY_MS,
+        "label_delay_days": plan.label_delay_ms / DAY_MS,
+        "trials": plan.trials,
+        "early_stopping": plan.rounds is None,
+        "review_rate": plan.review_rate,
+        "decline_rate": plan.decline_rate,
+        "training_events": split.holdout.train_end,
+        "training_frauds": int(history.labels[: split.holdout.train_end].sum()),
+        "folds": [[fold.train_end, fold.start, fold.end] for fold in split.folds],
+        **{
+            library: {"version": versions[library], "rounds": rounds[library], **parameters[library]}
+            for library in FITTERS
+        },
     }
-
-
-def _train_xgboost(part: Part, params: dict[str, Any], rounds: int) -> Any:
-    data = xgboost.DMatrix(part.features, part.labels, nthread=params["nthread"])
-    return xgboost.train(params, data, rounds)
-
-
-def _train_lightgbm(part: Part, params: dict[str, Any], rounds: int) -> Any:
-    data = lightgbm.Dataset(part.features, part.labels, params=params)
-    return lightgbm.train(params, data, rounds)
-
-
-def _margins(first: Any, second: Any, part: Part) -> npt.NDArray[np.float64]:
-    """Return the log-odds float64[n, 2] that the two base models give a part."""
-    margins = first.predict(xgboost.DMatrix(part.features), output_margin=True)
-    return np.column_stack([margins, second.predict(part.features, raw_score=True)]).astype(np.float64)
 
 
 def _metrics(
@@ -158,7 +311,7 @@ def _metrics(
     labels: npt.NDArray[np.int8],
     thresholds: Thresholds,
 ) -> dict[str, float]:
-    """Return the figures on the part nothing has learned from, the base models' own beside the ensemble's."""
+    """Return the figures on the holdout, which nothing has learned from, the base models' own beside the ensemble's."""
     figures = {"events": float(len(labels)), "frauds": float(labels.sum())}
     for name, ranking in (("", scores), ("xgboost_", margins[:, 0]), ("lightgbm_", margins[:, 1])):
         figures[f"{name}auc_roc"] = auc_roc(ranking, labels)

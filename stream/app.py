@@ -37,7 +37,7 @@ from stream.settings import Settings
 from stream.topics import Surroundings, look_around
 from stream.worker import Limits, Worker
 
-__all__ = ["App", "Scoring", "compose", "load_scoring", "make_store"]
+__all__ = ["App", "Scoring", "compose", "load_scoring", "make_store", "open_model"]
 
 log = logging.getLogger("fraudstream")
 
@@ -80,8 +80,7 @@ def load_scoring(settings: Settings) -> Scoring:
     if settings.model.engine == "constant":
         constant = ConstantJudge(settings.model.constant_score)
         return Scoring(chosen_feature_set(settings), constant, "constant", "constant")
-    bundle = open_bundle(Path(settings.model.bundle))
-    feature_set = _bundled(bundle)
+    bundle, feature_set = open_model(Path(settings.model.bundle))
     if declared is not None and declared.hash != feature_set.hash:
         raise StartupError(
             f"The model in {bundle.directory} was trained on feature set {feature_set.name} ({feature_set.hash}), but "
@@ -92,14 +91,16 @@ def load_scoring(settings: Settings) -> Scoring:
     return Scoring(feature_set, judge, bundle.version, engine.name)
 
 
-def _bundled(bundle: Bundle) -> FeatureSet:
+def open_model(directory: Path) -> tuple[Bundle, FeatureSet]:
+    """Open a bundle and the feature set it holds. Raises ModelError, StartupError."""
+    bundle = open_bundle(directory)
     feature_set = parse_feature_set(bundle.feature_set)
     if feature_set.hash != bundle.feature_set_hash or feature_set.names != bundle.feature_names:
         raise StartupError(
             f"The bundle {bundle.directory} names feature set {bundle.feature_set_hash}, but holds {feature_set.hash}: "
             f"it was written by another version; train it again."
         )
-    return feature_set
+    return bundle, feature_set
 
 
 def make_store(settings: Settings, namespace: Namespace) -> Store:

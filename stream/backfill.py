@@ -16,6 +16,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from state.events import Events
 from state.features import FeatureSet, StateSpec
 from state.windows import Flag, Windows
 from stream.codec import DeadLetter, Decoded, Decoder
@@ -24,7 +25,7 @@ from stream.files import FileRecord, read_records
 from stream.kept_columns import KeptColumns
 from stream.mapping import Limits, Mapping
 
-__all__ = ["Backfill", "backfill", "feature_rows"]
+__all__ = ["Backfill", "backfill", "feature_rows", "none_is_a_transaction", "observe", "refuse", "write_rows"]
 
 FLAGS: Final = (Flag.LATE, Flag.DUPLICATE, Flag.CONFLICT, Flag.TRUNCATED)
 PARQUET: Final = (".parquet", ".pq")
@@ -50,13 +51,20 @@ def feature_rows(
     decoder, windows = Decoder(mapping, limits), Windows(spec, feature_set)
     for records in chunks:
         decoded, refused = decoder.decode(0, records)
-        slots = windows.find(decoded.users)
-        unknown = list(dict.fromkeys(decoded.users[i] for i in np.flatnonzero(slots < 0)))
-        if unknown:
-            windows.add(unknown, [None] * len(unknown), None)
-            slots = windows.find(decoded.users)
-        features, flags = windows.observe(slots, decoded.events)
+        features, flags = observe(windows, decoded.users, decoded.events)
         yield decoded, features, flags, refused
+
+
+def observe(
+    windows: Windows, users: list[bytes], events: Events
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Let the windows see each user's events in order; return features float32[n, k] and flags uint8[n]."""
+    slots = windows.find(users)
+    unknown = list(dict.fromkeys(users[i] for i in np.flatnonzero(slots < 0)))
+    if unknown:
+        windows.add(unknown, [None] * len(unknown), None)
+        slots = windows.find(users)
+    return windows.observe(slots, events)
 
 
 def backfill(
@@ -78,6 +86,26 @@ def backfill(
     or not at all. Raises UsageError, and FraudstreamError where no row is a transaction.
     """
     kept = KeptColumns(path, mapping, keep, (*OWN_COLUMNS, *feature_set.names))
+
+    def table(decoded: Decoded, features: npt.NDArray[np.float32], flags: npt.NDArray[np.uint8]) -> pa.Table:
+        return _table(decoded, features, flags, feature_set, kept)
+
+    return write_rows(path, target, mapping, limits, spec, feature_set, table, now_ms=now_ms, progress=progress)
+
+
+def write_rows(
+    path: Path,
+    target: Path,
+    mapping: Mapping,
+    limits: Limits,
+    spec: StateSpec,
+    feature_set: FeatureSet,
+    table_of: Callable[[Decoded, npt.NDArray[np.float32], npt.NDArray[np.uint8]], pa.Table],
+    *,
+    now_ms: int,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Backfill:
+    """Write what `table_of` makes of each chunk's transactions, features and flags; all else as in `backfill`."""
     done = Backfill(target.with_suffix(".refused.jsonl"))
     _prepare(path, target, done.refused_path)
     unfinished = target.with_name(f".{target.name}.unfinished")
@@ -85,27 +113,32 @@ def backfill(
     try:
         chunks = read_records(path, mapping, now_ms)
         for decoded, features, flags, refused in feature_rows(chunks, mapping, limits, spec, feature_set):
-            table = _table(decoded, features, flags, feature_set, kept)
+            table = table_of(decoded, features, flags)
             if writer is None:
                 writer = pq.ParquetWriter(unfinished, table.schema)
             writer.write_table(table)
-            _refuse(done.refused_path, refused)
+            refuse(done.refused_path, refused)
             _count(done, flags, refused)
             progress(done.rows + done.refused.total())
         if writer is None:
             raise UsageError(f"{path} holds no rows: give a file with transactions.")
         writer.close()
         if not done.rows:
-            raise FraudstreamError(
-                f"No row of {path} is a transaction ({done.refused.total():,} refused): see the reasons in "
-                f"{done.refused_path}, and name your columns under codec.fields."
-            )
+            raise FraudstreamError(none_is_a_transaction(path, done.refused.total(), done.refused_path))
         unfinished.replace(target)
     finally:
         if writer is not None:
             writer.close()
         unfinished.unlink(missing_ok=True)
     return done
+
+
+def none_is_a_transaction(path: Path, refused: int, refused_path: Path) -> str:
+    """Return the sentence for a file of which every row was refused."""
+    return (
+        f"No row of {path} is a transaction ({refused:,} refused): see the reasons in {refused_path}, and name your "
+        f"columns under codec.fields."
+    )
 
 
 def _prepare(path: Path, target: Path, refused_path: Path) -> None:
@@ -144,7 +177,8 @@ def _table(
     return table.replace_schema_metadata({"feature_set": feature_set.hash})
 
 
-def _refuse(path: Path, refused: list[DeadLetter]) -> None:
+def refuse(path: Path, refused: Sequence[DeadLetter]) -> None:
+    """Append refused rows, with their reasons, to a JSON-lines file."""
     if not refused:
         return
     with path.open("ab") as file:

@@ -23,9 +23,11 @@ from stream.verbs.invocation import Invocation, read_assignment
 from stream.verbs.models import models
 from stream.verbs.publish import publish
 from stream.verbs.rekey import rekey
+from stream.verbs.score import score
 from stream.verbs.simulate import simulate
 from stream.verbs.top import top
 from stream.verbs.topics import topics
+from stream.verbs.train import train
 from stream.verbs.worker import worker
 
 __all__ = ["fraudstream", "main"]
@@ -40,7 +42,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Try it": (demo, simulate),
     "Run it": (topics, worker, doctor, top),
     "Your data": (publish, rekey, backfill),
-    "Models": (models,),
+    "Models": (train, score, models),
 }
 
 

@@ -1,7 +1,7 @@
 """Which versions there are: MLflow's model registry, in a SQLite file or on a server.
 
-MLflow holds names, lineage and aliases; the bundles lie in the registry's directory (see `stream.registry_directory`), because a
-server takes no local path for a model's source, and a worker must start without MLflow. Aliases:
+MLflow holds names, lineage and aliases; the bundles lie in a directory of ours (see `stream.registry_directory`),
+because a server takes no local path for a model's source, and a worker must start without MLflow. Aliases:
 
     champion      scores
     previous      the champion before, which `rollback` puts back

@@ -91,6 +91,7 @@ class TopicSettings(Struct, frozen=True, kw_only=True):
     dead_letters: Annotated[Topic, about("Records that are no transaction, as received, with the reason")] = (
         "transactions.dlq"
     )
+    labels: Annotated[Topic, about("What turned out to be fraud; read by `fraudstream train --from-log`")] = "labels"
 
 
 class LimitSettings(Struct, frozen=True, kw_only=True):

@@ -1,34 +1,35 @@
-"""From a labelled history to a bundle, along the path a user's own data takes: backfill, train, write.
+"""From a labelled history to a bundle, along the path a user's own data takes: read, train, write.
 
-Step 1  a history of simulated cardholders, as a file
-Step 2  backfill: its features, by the stream's own code
-Step 3  train the ensemble on them
-Step 4  write the bundle, with the feature set and how each feature is said
+Step 1  labelled payments in order of time, with the features the stream's own code computes
+Step 2  train the ensemble on all but the last days
+Step 3  write the bundle: models, feature set, sentences, histograms, lineage, model card
+Step 4  write the last days beside it, for evaluation and gates
 """
 
 import dataclasses
 import tempfile
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.bundle import Bundle, write_bundle
+from models.card import Judged, card_text, days
+from models.card_plots import card_plots, check_plots
+from models.folds import DAY_MS
+from models.holdout import Holdout, holdout_path, write_holdout
+from models.manifest import CARD
 from models.sentences import Sentence
-from models.train import train
+from models.train import Held, Plan, Trained, train_ensemble
 from state.features import FeatureSet, StateSpec, default_feature_set
-from stream.backfill import backfill
 from stream.errors import UsageError
+from stream.labelled import Labelled, read_labelled
+from stream.lineage import code_version, library_versions
 from stream.mapping import Limits, Mapping
-from stream.nearest import did_you_mean
 from stream.simulate import Simulation, simulate
 
-__all__ = ["History", "demo_simulation", "read_history", "train_bundle", "train_simulated"]
+__all__ = ["check_target", "demo_simulation", "refused_path", "train_bundle", "train_simulated"]
 
 LABEL: Final = "is_fraud"
 
@@ -43,14 +44,9 @@ EVENTS: Final = 60_000
 #: A simulated cardholder's payments a month: about one a day.
 EVENTS_A_USER: Final = 36
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class History:
-    """Features float32[n, k] as backfill wrote them, labels int8[n] (1: fraud), event times int64[n] in epoch ms."""
-
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int8]
-    event_times_ms: npt.NDArray[np.int64]
+#: Of a simulated month; what was simulated is labelled at once.
+HOLDOUT_MS: Final = 4 * DAY_MS
+FOLDS: Final = 2
 
 
 def demo_simulation(events: int, seed: int, start_ms: int | None = None) -> Simulation:
@@ -60,60 +56,60 @@ def demo_simulation(events: int, seed: int, start_ms: int | None = None) -> Simu
     return simulation if start_ms is None else dataclasses.replace(simulation, start_ms=start_ms)
 
 
-def read_history(path: Path, label: str, feature_set: FeatureSet) -> History:
-    """Read what `backfill --keep LABEL` wrote. Raises UsageError where the file does not fit."""
+def refused_path(directory: Path) -> Path:
+    """Return where rows go that are no transactions: beside the bundle, under its name."""
+    return directory.with_name(directory.name + ".refused.jsonl")
+
+
+def check_target(directory: Path) -> None:
+    """Make the directory that the bundle will stand in; raise UsageError where the bundle could not be written."""
+    if directory.exists():
+        raise UsageError(f"There is already something at {directory}: choose another directory with -o.")
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{path} cannot be read as Parquet: write it with `fraudstream backfill`.") from error
-    written = (table.schema.metadata or {}).get(b"feature_set", b"").decode()
-    if written != feature_set.hash:
-        raise UsageError(
-            f"{path} holds feature set {written or 'unknown'}, not {feature_set.name} ({feature_set.hash}): run "
-            f"`fraudstream backfill` again with this feature set."
-        )
-    if label not in table.column_names:
-        raise UsageError(
-            f"{path} has no column {label} (keep it with `fraudstream backfill --keep`)"
-            f"{did_you_mean(label, table.column_names)}"
-        )
-    columns = [table.column(name).to_numpy() for name in feature_set.names]
-    return History(
-        np.ascontiguousarray(np.column_stack(columns), np.float32),
-        table.column(label).cast(pa.int8()).to_numpy(),
-        table.column("event_time").cast(pa.int64()).to_numpy(),
-    )
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be written ({error.strerror}): choose another directory.") from error
 
 
 def train_bundle(
-    history: History,
+    rows: Labelled,
     directory: Path,
     feature_set: FeatureSet,
+    plan: Plan,
     *,
-    seed: int,
-    rounds: int,
-    threads: int,
-    lineage: dict[str, Any],
+    lineage: dict[str, Any] | None = None,
+    plots: bool = True,
+    replace: bool = False,
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> Bundle:
-    """Train on a history and write the bundle in place of what is there. Raises ModelError."""
-    trained = train(
-        history.features,
-        history.labels,
-        history.event_times_ms,
-        feature_names=feature_set.names,
-        seed=seed,
-        rounds=rounds,
-        threads=threads,
+    """Train on labelled rows; write the bundle, and its holdout beside it.
+
+    lineage: what to say beside the data, the code and the libraries. plots: draw the card's (needs matplotlib).
+    replace: take the place of what is there. progress: as in `train_ensemble`. Raises ModelError, UsageError.
+    """
+    if not replace:
+        check_target(directory)
+    if plots:
+        check_plots()
+    # Step 2
+    trained, held = train_ensemble(
+        rows.features, rows.labels, rows.times_ms, feature_names=feature_set.names, plan=plan, progress=progress
     )
-    return write_bundle(
+    # Step 3
+    made_from = _lineage(rows, feature_set, trained, lineage or {})
+    bundle = write_bundle(
         directory,
         trained,
         feature_set=feature_set.source,
         feature_set_hash=feature_set.hash,
         sentences={f.name: Sentence(f.text, f.text_zero, f.text_nan) for f in feature_set.features},
-        lineage={"fraudstream": version("fraudstream"), **lineage},
-        replace=True,
+        lineage=made_from,
+        card=_card(rows, trained, held, made_from, plots=plots),
+        replace=replace,
     )
+    # Step 4
+    write_holdout(holdout_path(directory), _holdout(rows, held, feature_set))
+    return bundle
 
 
 def train_simulated(
@@ -124,27 +120,85 @@ def train_simulated(
     feature_set: FeatureSet | None = None,
     tell: Callable[[str], object] = lambda _: None,
 ) -> Bundle:
-    """Train on simulated cardholders. tell: told what is being done. Raises ModelError."""
+    """Train on simulated cardholders, quickly. tell: told what is being done. Raises ModelError."""
     feature_set = feature_set or default_feature_set()
     mapping = Mapping()
+    plan = Plan(
+        seed=simulation.seed,
+        holdout_ms=HOLDOUT_MS,
+        label_delay_ms=0,
+        folds=FOLDS,
+        trials=0,
+        rounds=rounds,
+        threads=THREADS,
+    )
     with tempfile.TemporaryDirectory(prefix="fraudstream-") as folder:
-        history, features = Path(folder, "history.parquet"), Path(folder, "features.parquet")
-        # Step 1
+        history = Path(folder, "history.parquet")
         tell(f"simulating {simulation.events:,} payments of {simulation.users:,} cardholders")
         pq.write_table(simulate(simulation), history)
-        # Step 2
+        # Step 1
         tell(f"computing {len(feature_set.names)} features of each payment")
-        now_ms = simulation.start_ms + int(simulation.days * 86_400_000)
+        now_ms = simulation.start_ms + int(simulation.days * DAY_MS)
         spec = StateSpec(decoding=mapping.decoding)
-        backfill(history, features, mapping, Limits(), spec, feature_set, now_ms=now_ms, keep=[LABEL])
-        # Steps 3 and 4
-        tell("training XGBoost, LightGBM and the meta-model")
-        return train_bundle(
-            read_history(features, LABEL, feature_set),
-            directory,
-            feature_set,
-            seed=simulation.seed,
-            rounds=rounds,
-            threads=THREADS,
-            lineage={"simulation": dataclasses.asdict(simulation)},
-        )
+        refused = Path(folder, "refused.jsonl")
+        rows = read_labelled(history, LABEL, mapping, Limits(), spec, feature_set, now_ms=now_ms, refused_path=refused)
+    tell("training XGBoost, LightGBM and the meta-model")
+    return train_bundle(
+        rows,
+        directory,
+        feature_set,
+        plan,
+        lineage={"simulation": dataclasses.asdict(simulation)},
+        plots=False,
+        replace=True,
+    )
+
+
+def _lineage(rows: Labelled, feature_set: FeatureSet, trained: Trained, more: dict[str, Any]) -> dict[str, Any]:
+    """Return what the model was made from, without anything that differs from run to run."""
+    data = {
+        **rows.source,
+        "rows": len(rows.labels),
+        "frauds": int(rows.labels.sum()),
+        "first_ms": int(rows.times_ms[0]),
+        "last_ms": int(rows.times_ms[-1]),
+        "left_out": rows.refused.total(),
+        "left_out_by_reason": dict(sorted(rows.refused.items())),
+    }
+    return {
+        "code": code_version(),
+        "libraries": library_versions(),
+        "data": data,
+        "feature_set": {"name": feature_set.name, "hash": feature_set.hash},
+        "search": [dataclasses.asdict(trial) for trial in trained.trials],
+        **more,
+    }
+
+
+def _card(rows: Labelled, trained: Trained, held: Held, lineage: dict[str, Any], *, plots: bool) -> dict[str, bytes]:
+    at = held.rows.tolist()
+    judged = Judged(
+        held.labels,
+        held.scores,
+        rows.amount_minor[held.rows],
+        [rows.countries[row] for row in at],
+        [rows.channels[row] for row in at],
+    )
+    drawn = card_plots(judged, trained.thresholds, days(rows.times_ms, rows.labels)) if plots else {}
+    return {CARD: card_text(trained, judged, lineage, list(drawn)), **drawn}
+
+
+def _holdout(rows: Labelled, held: Held, feature_set: FeatureSet) -> Holdout:
+    at = held.rows.tolist()
+    return Holdout(
+        feature_set=feature_set.hash,
+        feature_names=feature_set.names,
+        features=rows.features[held.rows],
+        labels=held.labels,
+        times_ms=rows.times_ms[held.rows],
+        amount_minor=rows.amount_minor[held.rows],
+        transaction_ids=[rows.transaction_ids[row] for row in at],
+        user_ids=[rows.user_ids[row] for row in at],
+        countries=[rows.countries[row] for row in at],
+        channels=[rows.channels[row] for row in at],
+    )

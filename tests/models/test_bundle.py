@@ -10,6 +10,7 @@ import pytest
 from models.bundle import open_bundle, write_bundle
 from models.ensemble import OnnxEngine
 from models.errors import BundleError
+from models.histograms import Histograms, render_histograms
 from models.manifest import FILES, MANIFEST, MAX_MANIFEST_BYTES, Manifest, entry, read_manifest, render, seal
 from models.meta import MetaModel
 from models.reasons import Explainer
@@ -141,6 +142,41 @@ def test_a_link_out_of_the_bundle_is_refused(copy, name):
         open_bundle(copy)
 
 
+def test_a_card_is_part_of_the_bundle_and_of_its_checksums(trained, parts, tmp_path):
+    card = {"card.md": b"# a card", "card_quality.svg": b"<svg/>"}
+    bundle = write_bundle(tmp_path / "bundle", trained, card=card, **parts)
+    assert {name: bundle.files[name] for name in card} == card
+    assert set(bundle.files) == {*FILES, *card}
+    for name in (*FILES, *card, MANIFEST):
+        content = (bundle.directory / name).read_bytes()
+        (bundle.directory / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(BundleError, match=name):
+            open_bundle(bundle.directory)
+        (bundle.directory / name).write_bytes(content)
+    open_bundle(bundle.directory)
+
+
+@pytest.mark.parametrize("name", ["../card.md", "card.html", "/tmp/card_data.svg", "sub/card.md"])
+def test_a_card_may_not_bring_other_files(trained, parts, tmp_path, name):
+    with pytest.raises(BundleError, match="names a file that no bundle has"):
+        write_bundle(tmp_path / "bundle", trained, card={name: b""}, **parts)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_card_that_the_manifest_does_not_name_is_a_foreign_file(copy):
+    (copy / "card.md").write_text("forged")
+    with pytest.raises(BundleError, match=r"'card\.md' does not belong to it"):
+        open_bundle(copy)
+
+
+def test_histograms_of_other_features_are_refused(copy, bundle):
+    short = render_histograms(Histograms({}, bundle.histograms.score))
+    (copy / "histograms.json").write_bytes(short)
+    rewrite(copy, files={n: entry(short if n == "histograms.json" else c) for n, c in bundle.files.items()})
+    with pytest.raises(BundleError, match="not of this model's features"):
+        open_bundle(copy)
+
+
 def test_an_extra_file_is_named(copy):
     (copy / "model.pkl").write_bytes(b"")
     with pytest.raises(BundleError, match=r"'model\.pkl' does not belong to it"):
@@ -165,7 +201,12 @@ def test_a_manifest_must_name_every_file(copy, bundle):
 
 def test_a_manifest_with_another_number_of_features_is_refused_by_each_reader(copy, bundle):
     names = list(bundle.feature_names[:-1])
-    rewrite(copy, features=names, sentences=dict.fromkeys(names, Sentence("x")))
+    histograms = render_histograms(
+        Histograms({n: bundle.histograms.features[n] for n in names}, bundle.histograms.score)
+    )
+    (copy / "histograms.json").write_bytes(histograms)
+    files = {n: entry(histograms if n == "histograms.json" else c) for n, c in bundle.files.items()}
+    rewrite(copy, features=names, sentences=dict.fromkeys(names, Sentence("x")), files=files)
     narrow = open_bundle(copy)
     for reader in (OnnxEngine, Explainer):
         with pytest.raises(BundleError, match="takes 6 features, but its manifest names 5"):
@@ -175,7 +216,7 @@ def test_a_manifest_with_another_number_of_features_is_refused_by_each_reader(co
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": 2}, "has format 2, but this fraudstream reads format 1"),
+        ({"format": 1}, "has format 1, but this fraudstream reads format 2"),
         ({"features": []}, "name each feature once"),
         ({"sentences": {}}, "one sentence for each feature"),
         ({"version": "a/b"}, "model version"),
@@ -202,7 +243,7 @@ def test_thresholds_out_of_order_are_refused(copy, bundle):
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"[]", b"{}", b"\xff", b"[" * 10_000, b'{"format": 1}', b'{"format": 1, "version": 3}', b'{"format": "1"}'],
+    [b"", b"[]", b"{}", b"\xff", b"[" * 10_000, b'{"format": 2}', b'{"format": 2, "version": 3}', b'{"format": "1"}'],
 )
 def test_a_manifest_that_is_none_is_an_error_of_ours(copy, raw):
     (copy / MANIFEST).write_bytes(raw)

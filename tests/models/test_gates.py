@@ -368,8 +368,9 @@ def test_a_large_holdout_keeps_all_its_frauds(four, monkeypatch):
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-# Fraud in the sample rests on three features; without one of them little can be left.
-LENIENT = replace(BOUNDS, min_missing_share=0.1)
+# Fraud in the sample rests on three features; without one of them little can be left. Half of the holdout was learned
+# from, so its scores look too timid.
+LENIENT = replace(BOUNDS, min_missing_share=0.1, max_slope=5.0)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,18 @@ from pathlib import Path
 import models
 
 FOLDER = Path(models.__file__).parent
-THIRD_PARTY = {"lightgbm", "llvmlite", "msgspec", "numba", "numpy", "onnx", "onnxruntime", "pyarrow", "xgboost"}
+THIRD_PARTY = {
+    "lightgbm",
+    "llvmlite",
+    "matplotlib",
+    "msgspec",
+    "numba",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "pyarrow",
+    "xgboost",
+}
 
 
 def imported(path):

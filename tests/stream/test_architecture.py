@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,11 @@ def test_no_module_is_named_for_nothing_in_particular():
 def test_the_rules_see_a_wrong_import():
     tree = ast.parse("def late():\n    import stream.topics\n    from confluent_kafka.admin import AdminClient\n")
     assert FORBIDDEN["state"] & set(imported(tree)) == {"stream", "confluent_kafka"}
+
+
+def test_a_worker_imports_nothing_that_only_offline_work_needs():
+    code = "import sys, stream.app, stream.worker; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "xgboost" in imported
+    assert imported & {"mlflow", "sqlalchemy", "alembic", "matplotlib"} == set()

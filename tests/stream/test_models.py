@@ -76,11 +76,15 @@ WIDE = Bounds(
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, model_bundle):
-    """A folder with bundles "a", "b" and "other" (of another feature set), each with its holdout beside it."""
+    """A folder with bundles "a", "b" (other thresholds) and "other" (another feature set), each beside its holdout."""
     folder = tmp_path_factory.mktemp("made")
     shutil.copytree(model_bundle, folder / "a")
-    train_simulated(folder / "b", demo_simulation(12_000, seed=8), rounds=15)
-    train_simulated(folder / "other", demo_simulation(12_000, seed=8), rounds=5, feature_set=parse_feature_set(OTHER))
+    (folder / "b").mkdir()
+    for name, content in with_thresholds(
+        open_bundle(folder / "a"), (folder / "a" / MANIFEST).read_bytes(), Thresholds(0.123, 0.876)
+    )[1].items():
+        (folder / "b" / name).write_bytes(content)
+    train_simulated(folder / "other", demo_simulation(12_000, seed=8), rounds=3, feature_set=parse_feature_set(OTHER))
     sets = {"a": default_feature_set(), "b": default_feature_set(), "other": parse_feature_set(OTHER)}
     for name, feature_set in sets.items():
         write_simulated_holdout(folder / f"{name}.holdout.parquet", feature_set, StateSpec(), events=8_000, seed=9)

@@ -1,0 +1,217 @@
+"""The features topic joined with the labels topic: the last label wins, what is too young to be known is left out."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from command import Command
+from kafka_topics import Row
+from line_output import create_line
+from models.bundle import open_bundle
+from models.holdout import read_holdout
+from state.features import StateSpec, default_feature_set
+from stream.backfill import backfill
+from stream.errors import UsageError
+from stream.feature_log import FeatureLog
+from stream.labelled_log import Label, Payment, Vector, join, read_labelled_log
+from stream.mapping import Limits, Mapping
+from stream.settings import load_settings
+from stream.simulate import Simulation, simulate, transactions
+
+FEATURES = default_feature_set()
+WIDTH = len(FEATURES.names)
+
+
+def vector(number, time_ms, place=None):
+    place = place or (0, number)
+    return Vector(f"t{number}", place, time_ms, np.full(WIDTH, number, np.float32))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 40)), min_size=1, max_size=30),
+    st.dictionaries(st.integers(0, 15), st.tuples(st.booleans(), st.integers(0, 60)), max_size=10),
+    st.integers(0, 20),
+)
+def test_the_join_equals_a_naive_one(payments, labelled, delay):
+    vectors = [vector(number, time_ms, (at % 3, at)) for at, (number, time_ms) in enumerate(payments)]
+    labels = {f"t{number}": Label(f"t{number}", fraud, time_ms) for number, (fraud, time_ms) in labelled.items()}
+    newest = max([time_ms for _, time_ms in payments] + [time_ms for _, time_ms in labelled.values()])
+    first: dict[str, Vector] = {}
+    for one in sorted(vectors, key=lambda one: one.place):
+        if one.time_ms < newest - delay:
+            first.setdefault(one.transaction_id, one)
+    expected = sorted(first.values(), key=lambda one: (one.time_ms, one.place))
+    refused: Counter[str] = Counter()
+    if not expected:
+        with pytest.raises(UsageError, match="younger than the label delay"):
+            join(vectors, labels, {}, FEATURES, label_delay_ms=delay, refused=refused)
+        return
+    rows = join(vectors, labels, {}, FEATURES, label_delay_ms=delay, refused=refused)
+    assert rows.transaction_ids == [one.transaction_id for one in expected]
+    wanted = [bool(labels[i].is_fraud) if i in labels else False for i in rows.transaction_ids]
+    assert rows.labels.astype(bool).tolist() == wanted
+    left = rows.refused
+    assert len(expected) + left["younger_than_the_label_delay"] + left["repeated"] == len(vectors)
+
+
+def test_a_payment_the_input_topic_no_longer_has_keeps_its_amount_and_its_labels_user():
+    payments = {(0, 1): Payment("u1", 4_200, "DE", "pos")}
+    labels = {"t2": Label("t2", True, 5, user_id=7)}
+    rows = join(
+        [vector(1, 10), vector(2, 20), vector(3, 30), vector(4, 90)],
+        labels,
+        payments,
+        FEATURES,
+        label_delay_ms=50,
+        refused=Counter(),
+    )
+    assert rows.user_ids == ["u1", "7", ""]
+    assert rows.amount_minor.tolist() == [4_200, 2, 3]
+    assert rows.countries == ["DE", "", ""]
+
+
+@dataclass
+class Message:
+    """A Kafka message as far as it is read."""
+
+    body: bytes
+    number: int = 0
+    at_ms: int = 0
+
+    def value(self):
+        return self.body
+
+    def key(self):
+        return None
+
+    def topic(self):
+        return "topic"
+
+    def partition(self):
+        return 0
+
+    def offset(self):
+        return self.number
+
+    def timestamp(self):
+        return 1, self.at_ms
+
+
+def logged(numbers, feature_set=FEATURES.hash):
+    at = np.array(numbers, np.int64)
+    log = FeatureLog(FEATURES.names, feature_set, max_bytes=1 << 20)
+    features = np.zeros((len(at), WIDTH), np.float32)
+    return [Message(record) for _, record in log.encode([f"t{n}" for n in numbers], 0, at, at, features)]
+
+
+@pytest.fixture
+def read(tmp_path):
+    """read(features, labels) joins what two topics hold; the input topic is empty."""
+
+    def read(features, labels):
+        settings = load_settings(None, {})
+        held = {"features": features, "labels": labels, "transactions": []}
+        return read_labelled_log(
+            settings,
+            FEATURES,
+            label_delay_ms=10,
+            refused_path=tmp_path / "refused.jsonl",
+            read=lambda _, topic: iter([held[topic]]),
+        )
+
+    return read
+
+
+def label(number, fraud, label_time, **other):
+    record = {"transaction_id": f"t{number}", "user_id": "u", "is_fraud": fraud, "label_time": label_time, **other}
+    return json.dumps(record).encode()
+
+
+def test_the_last_label_of_a_transaction_wins_whatever_order_they_arrive_in(read):
+    labels = [label(1, True, 50), label(2, False, 90), label(2, True, 60), label(1, False, 70), label(3, True, 5)]
+    labels += [label(4, True, 80), label(4, False, 80)]
+    messages = [Message(body, at) for at, body in enumerate(labels)]
+    rows = read(logged([1, 2, 3, 4, 5, 85]), messages)
+    assert dict(zip(rows.transaction_ids, rows.labels.tolist(), strict=True)) == {
+        "t1": 0,
+        "t2": 0,
+        "t3": 1,
+        "t4": 0,
+        "t5": 0,
+    }
+    assert rows.refused == {"younger_than_the_label_delay": 1}
+
+
+def test_what_is_no_label_is_kept_with_its_reason_and_the_others_go_on(read, tmp_path):
+    bad = [b"", b"{", b"\xff", b'{"transaction_id": "t1"}', label(1, "yes", 5)]
+    rows = read(logged([1, 2, 90]), [*map(Message, bad), Message(label(2, True, 5)), Message(label(77, True, 5))])
+    assert rows.labels.tolist() == [0, 1]
+    assert rows.refused == {"no_label": 5, "younger_than_the_label_delay": 1, "label_without_transaction": 1}
+    kept = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
+    assert [row["error"] for row in kept] == ["no_label"] * 5
+
+
+def test_rows_of_another_feature_set_are_left_out_and_counted(read):
+    rows = read([*logged([1, 2, 90]), *logged([3, 4], "another"), Message(b"rubbish")], [])
+    assert rows.transaction_ids == ["t1", "t2"]
+    assert (rows.refused["another_feature_set"], rows.refused["no_feature_record"]) == (2, 1)
+    with pytest.raises(UsageError, match=r"holds nothing of feature set default .*\(2 rows are of another one\)"):
+        read(logged([3, 4], "another"), [])
+
+
+@pytest.mark.kafka
+def test_the_command_learns_from_the_topics_of_a_real_broker(topics, tmp_path):
+    table = simulate(Simulation(events=5_000, users=120, days=60, fraud_rate=0.05, seed=9))
+    line = create_line(topics)
+    labels = topics.create("labels", 2)
+    sent = topics.produce(line.transactions, [row for rows in transactions(table) for row in rows])
+    ids, users = (table.column(name).to_pylist() for name in ("transaction_id", "user_id"))
+    times = table.column("event_time").cast(pa.int64()).to_numpy()
+    features = features_of(table, tmp_path)
+    log = FeatureLog(FEATURES.names, FEATURES.hash, max_bytes=100_000)
+    for partition in range(4):
+        rows = [row for row, record in enumerate(sent) if record.partition == partition]
+        offsets = np.array([sent[row].offset for row in rows], np.int64)
+        records = log.encode([ids[row] for row in rows], partition, offsets, times[rows], features[rows])
+        topics.produce(line.features, [Row(None, record, partition) for _, record in records])
+    frauds = [row for row, fraud in enumerate(table.column("is_fraud").to_pylist()) if fraud]
+    topics.produce(
+        labels,
+        [
+            (users[row].encode(), label(0, True, int(times[-1]), transaction_id=ids[row], user_id=users[row]))
+            for row in frauds
+        ],
+    )
+    command = Command(tmp_path)
+    command.settings(
+        f"[kafka]\nbootstrap_servers = '{topics.bootstrap}'\n[topics]\nlabels = '{labels}'\n"
+        + "".join(f"{key.split('.')[1]} = '{name}'\n" for key, name in line.settings().items())
+    )
+    done = command("train", "--from-log", "-o", "b", "--folds", 2, "--trials", 0, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    known = int((times < times[-1] - 7 * 86_400_000).sum())
+    assert done.stderr == f"{5_000 - known:,} rows left out ({5_000 - known:,} younger_than_the_label_delay)\n"
+    bundle, holdout = open_bundle(tmp_path / "b"), read_holdout(tmp_path / "b.holdout.parquet")
+    assert bundle.lineage["data"]["rows"] == known
+    assert bundle.lineage["data"]["frauds"] == sum(row < known for row in frauds)
+    first = known - len(holdout.labels)
+    assert holdout.transaction_ids == ids[first:known]
+    assert holdout.user_ids == users[first:known]
+    assert holdout.countries == table.column("country").to_pylist()[first:known]
+    assert holdout.features.tobytes() == features[first:known].tobytes()
+
+
+def features_of(table, folder):
+    history, target = folder / "h.parquet", folder / "f.parquet"
+    pq.write_table(table, history)
+    spec = StateSpec(decoding=Mapping().decoding)
+    backfill(history, target, Mapping(), Limits(), spec, FEATURES, now_ms=1_800_000_000_000)
+    found = pq.read_table(target)
+    return np.column_stack([found.column(name).to_numpy() for name in FEATURES.names])

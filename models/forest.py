@@ -20,6 +20,9 @@ from models.errors import BundleError
 
 # LightGBM's kZeroThreshold, a float32 widened to float64: its predictor takes any |x| up to and including it for 0.
 LIGHTGBM_ZERO = float(np.float32(1e-35))
+# What LightGBM's dump writes for an infinite threshold, which a split between known and missing values has. Its
+# predictor compares with the infinity itself, so that an infinite value goes left there, too.
+LIGHTGBM_INFINITY = 1e300
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,8 +187,8 @@ def _lightgbm_tree(root: dict[str, Any]) -> list[_Node]:
             nodes.append(_lightgbm_leaf(source))
             continue
         nodes.append(_lightgbm_split(source))
-        here = len(nodes) - 1
-        todo += [(source["right_child"], here, False), (source["left_child"], here, True)]
+        here, mirrored = len(nodes) - 1, _is_mirrored(source)
+        todo += [(source["right_child"], here, mirrored), (source["left_child"], here, not mirrored)]
     return nodes
 
 
@@ -206,15 +209,25 @@ def _lightgbm_split(source: dict[str, Any]) -> _Node:
     missing = source["missing_type"]
     if missing == "Zero":
         raise BundleError("The LightGBM model takes zero for missing; train with zero_as_missing=false.")
-    threshold = float(strict_thresholds(np.array([source["threshold"]]))[0])
+    mirrored = _is_mirrored(source)
+    threshold = -np.inf if mirrored else float(strict_thresholds(np.array([source["threshold"]]))[0])
     # A node trained without missing values takes a NaN for 0.
-    nan_left = bool(source["default_left"]) if missing == "NaN" else threshold > 0.0
+    nan_left = bool(source["default_left"]) if missing == "NaN" else mirrored or threshold > 0.0
     return _Node(
         feature=source["split_feature"],
         threshold=threshold,
-        nan_left=nan_left,
+        nan_left=nan_left != mirrored,
         cover=source["internal_count"],
     )
+
+
+def _is_mirrored(source: dict[str, Any]) -> bool:
+    """Tell whether every number goes left, for which `x < threshold` has no threshold: none is above infinity.
+
+    None is below minus infinity either, so with that threshold and the children changed over, every number goes where
+    it should.
+    """
+    return bool(source["threshold"] >= LIGHTGBM_INFINITY)
 
 
 def strict_thresholds(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:

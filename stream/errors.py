@@ -4,6 +4,8 @@ FraudstreamError                 the command ends with exit code 1 and this sent
 ├── UsageError                   the command line or a file it names is wrong: exit code 2
 │   └── SettingsError            a setting is unknown, of the wrong type, or out of range
 ├── StartupError                 the surroundings do not fit (topic, rights, bundle): mend them, start again
+├── RegistryError                the model registry or its directory cannot be used: mend it, try again
+│   └── PromotionRefused         a gate failed: the version is not fit, or its bound is wrong for this use
 ├── RecoveryError                state and log do not fit together: the operator chooses how to go on
 │   └── StateAhead               stored users hold what was never committed: seen only when they are loaded
 └── DeliveryError
@@ -21,7 +23,9 @@ __all__ = [
     "FraudstreamError",
     "Oversized",
     "ProducerFenced",
+    "PromotionRefused",
     "RecoveryError",
+    "RegistryError",
     "SettingsError",
     "StartupError",
     "StateAhead",
@@ -47,6 +51,14 @@ class SettingsError(UsageError):
 
 class StartupError(FraudstreamError):
     """Refused at start: something around the process must be mended first."""
+
+
+class RegistryError(FraudstreamError):
+    """The model registry does not answer, or its directory cannot be read or written."""
+
+
+class PromotionRefused(RegistryError):
+    """A version failed a gate, or could not be held to one; nothing was changed but the record of it."""
 
 
 class RecoveryError(FraudstreamError):

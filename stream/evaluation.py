@@ -21,7 +21,7 @@ from models.evaluation import Evaluation, Plan, Sample, evaluate
 from models.evaluation_segments import amount_bands
 from state.features import FeatureSet, parse_feature_set
 from stream.errors import StartupError, UsageError
-from stream.judged import ALWAYS, Labelled, Period, read_labelled
+from stream.evaluated import ALWAYS, Labelled, Period, read_labelled
 from stream.nearest import did_you_mean
 from stream.settings import Settings
 

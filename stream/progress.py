@@ -1,6 +1,6 @@
 """A progress bar for long work, on standard error, and nothing at all where that is no terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-__all__ = ["Tell", "counting"]
+__all__ = ["Tell", "counting", "waiting"]
 
 REFRESHES_A_SEC: Final = 5
 
@@ -51,3 +51,14 @@ def counting(what: str, total: int | None) -> Iterator[Tell]:
             progress.update(task, completed=done, total=total)
 
         yield tell
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[Callable[[str], object]]:
+    """Show a status line inside the context; yields what to call with another text."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status(what) as status:
+        yield status.update

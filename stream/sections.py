@@ -14,12 +14,14 @@ from stream.secret import Secret, SecretUrl
 __all__ = [
     "EMBEDDED",
     "CodecSettings",
+    "GateSettings",
     "KafkaSettings",
     "LimitSettings",
     "LogSettings",
     "MetricsSettings",
     "ModelSettings",
     "Properties",
+    "RegistrySettings",
     "StateSettings",
     "StoreSettings",
     "TopicSettings",
@@ -196,6 +198,70 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         about("auto takes the fastest that fits the CPU; gpu needs CUDA; constant scores without a model"),
     ] = "auto"
     constant_score: Annotated[float, Meta(ge=0, le=1, description="The score of the constant engine")] = 0.0
+
+
+class GateSettings(Struct, frozen=True, kw_only=True):
+    """[registry.gates]: what a version must keep to be promoted."""
+
+    review_rate: Annotated[
+        float, Meta(gt=0, lt=1, description="Share of events that analysts can look at; recall is compared there")
+    ] = 0.02
+    min_frauds: Annotated[int, Meta(ge=1, description="Fewest frauds in a holdout that can prove anything")] = 30
+    max_precision_loss: Annotated[
+        float, Meta(ge=0, description="What average precision may at worst (95 %) lie below the champion's")
+    ] = 0.03
+    max_recall_loss: Annotated[
+        float, Meta(ge=0, description="What recall at the review rate may at worst (95 %) lie below the champion's")
+    ] = 0.05
+    min_average_precision: Annotated[
+        float, Meta(ge=0, le=1, description="Least average precision of the first version, which has no champion")
+    ] = 0.1
+    min_recall: Annotated[
+        float, Meta(ge=0, le=1, description="Least share of frauds that the version's own thresholds hold")
+    ] = 0.1
+    max_held_rate: Annotated[
+        float, Meta(gt=0, le=1, description="Greatest share of events that the version's own thresholds hold")
+    ] = 0.1
+    min_slope: Annotated[float, Meta(gt=0, description="Least slope of labels on log-odds; 1 is calibrated")] = 0.6
+    max_slope: Annotated[float, Meta(gt=0, description="Greatest slope of labels on log-odds")] = 1.6
+    max_brier_ratio: Annotated[
+        float, Meta(gt=0, description="Greatest Brier score, as a multiple of the champion's")
+    ] = 1.05
+    batch: Annotated[int, Meta(ge=1, le=100_000, description="Events in the batch that is timed")] = 512
+    max_batch_ms: Annotated[float, Meta(gt=0, description="Longest time to score that batch")] = 50.0
+    max_memory_bytes: Annotated[Size, about("Greatest resident memory that loading a version may take")] = Size(
+        512 << 20
+    )
+    max_false_positive_ratio: Annotated[
+        float, Meta(ge=1, description="How many times as often a country's or channel's honest events may be held")
+    ] = 3.0
+    max_amount_false_positive_ratio: Annotated[
+        float, Meta(ge=1, description="The same for a quarter of the amounts, whose risk differs by nature")
+    ] = 10.0
+    min_segment_honest: Annotated[
+        int, Meta(ge=1, description="Fewest honest events of a segment that is judged; smaller ones are named")
+    ] = 500
+    min_missing_share: Annotated[
+        float, Meta(ge=0, le=1, description="Least share of average precision left when a feature or field is missing")
+    ] = 0.5
+    min_noise_share: Annotated[
+        float, Meta(ge=0, le=1, description="Least share of average precision left with 1 % noise on every feature")
+    ] = 0.9
+
+
+class RegistrySettings(Struct, frozen=True, kw_only=True):
+    """[registry]: which versions there are, and which one the workers that follow it score with."""
+
+    uri: Annotated[SecretUrl, about("MLflow's registry: sqlite:///FILE, or http(s)://SERVER")] = field(
+        default_factory=lambda: SecretUrl("sqlite:///var/mlflow.db")
+    )
+    name: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9_. -]{1,64}$", description="Name of the registered model in MLflow")
+    ] = "fraudstream"
+    directory: Annotated[
+        str, Meta(min_length=1, description="Holds the versions' bundles and champion.json, which workers follow")
+    ] = "var/models"
+    gates: GateSettings = field(default_factory=GateSettings)
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from stream.sections import (
     MetricsSettings,
     ModelSettings,
     Properties,
+    RegistrySettings,
     StateSettings,
     StoreSettings,
     TopicSettings,
@@ -86,6 +87,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     state: StateSettings = _section(StateSettings)
     store: StoreSettings = _section(StoreSettings)
     model: ModelSettings = _section(ModelSettings)
+    registry: RegistrySettings = _section(RegistrySettings)
     worker: WorkerSettings = _section(WorkerSettings)
     metrics: MetricsSettings = _section(MetricsSettings)
     log: LogSettings = _section(LogSettings)
@@ -232,6 +234,14 @@ def _check_store(settings: Settings) -> None:
         raise WrongValueError("store.url", "must begin with redis://, rediss:// (TLS) or unix:// (a socket)")
 
 
+def _check_registry(settings: Settings) -> None:
+    if not settings.registry.uri.reveal().startswith(("sqlite:///", "http://", "https://")):
+        raise WrongValueError("registry.uri", "must begin with sqlite:/// (a file), http:// or https:// (a server)")
+    gates = settings.registry.gates
+    if gates.min_slope > gates.max_slope:
+        raise WrongValueError("registry.gates.min_slope", "must not be above registry.gates.max_slope")
+
+
 _CHECKS: Final[tuple[Callable[[Settings], None], ...]] = (
     _check_properties,
     _check_topics,
@@ -239,6 +249,7 @@ _CHECKS: Final[tuple[Callable[[Settings], None], ...]] = (
     _check_codec,
     _check_state,
     _check_store,
+    _check_registry,
 )
 
 

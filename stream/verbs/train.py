@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     metavar="TOML",
     help="Features to learn from.  [default: state.feature_set, or the set that ships with fraudstream]",
 )
+@click.option("--register", is_flag=True, help="Make it a version in the registry; see fraudstream models.")
 @passed
 def train(
     invocation: Invocation,
@@ -104,6 +105,7 @@ def train(
     holdout_days: float,
     label_delay_days: float,
     feature_set: Path | None,
+    register: bool,
     **plan: Any,
 ) -> None:
     """Train the ensemble on HISTORY, a file of labelled transactions (CSV, Parquet, JSON lines).
@@ -136,6 +138,18 @@ def train(
     with counting("training", made.steps) as progress:
         bundle = train_bundle(rows, directory, features, made, progress=progress)
     _report(bundle, rows, directory, time.monotonic() - started)
+    if register:
+        _register(directory, settings)
+
+
+def _register(directory: Path, settings: "Settings") -> None:
+    from stream.progress import waiting
+
+    with waiting("opening the registry"):
+        from stream.registry import register
+
+        version = register(directory, None, settings.registry)
+    click.echo(f"{version}: registered; fraudstream models promote {version} --approve NAME lets it score")
 
 
 def _read_file(history: Path, label: str, settings: "Settings", features: "FeatureSet", directory: Path) -> "Labelled":

@@ -26,6 +26,7 @@ from forests import (
 from models.ensemble import session_options
 from models.errors import BundleError
 from models.forest import LIGHTGBM_ZERO, parse_lightgbm, parse_xgboost, strict_thresholds
+from models.forest_engine import ForestMargins
 from models.onnx_graph import serialise, tree_node
 
 
@@ -96,6 +97,24 @@ def test_a_strict_threshold_answers_as_lightgbm_does(threshold, value):
     for x in (np.float32(value), strict, np.nextafter(strict, np.float32(-MAX)), np.nextafter(strict, np.float32(MAX))):
         seen = 0.0 if abs(float(x)) <= LIGHTGBM_ZERO else float(x)
         assert (x < strict) == (seen <= threshold)
+
+
+def test_a_split_between_known_and_missing_sends_even_infinity_with_the_known():
+    """LightGBM gives it an infinite threshold, which its dump does not show."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2_000, 2)).astype(np.float32)
+    x[:, 0] = np.where(rng.random(2_000) < 0.5, np.nan, 1.0)
+    y = (np.isnan(x[:, 0]) & (x[:, 1] > 0)).astype(np.int8)
+    booster = lightgbm.train({"objective": "binary", "verbose": -1, "num_threads": 1}, lightgbm.Dataset(x, y), 5)
+    text = booster.model_to_string()
+    assert " inf " in text or "=inf" in text
+    forest = parse_lightgbm(text)
+    rows = awkward_rows(forest, 1, n=500)
+    rows[:9, 0] = [np.inf, -np.inf, np.nan, MAX, -MAX, 0.0, 1.0, np.nextafter(np.float32(1), np.float32(2)), -0.0]
+    truth = lightgbm.Booster(model_str=text).predict(rows, pred_leaf=True).reshape(len(rows), -1)
+    np.testing.assert_array_equal(forest.leaf_id[forest.leaves(rows)], truth)
+    for crossover in (1, 1 << 20):
+        np.testing.assert_array_equal(ForestMargins(forest, crossover).margins(rows), forest.margins(rows))
 
 
 @pytest.mark.parametrize(("text", "probability"), [("5E-1", 0.5), ("[2.5E-1]", 0.25), ("0.03", 0.03)])

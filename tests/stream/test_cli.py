@@ -17,6 +17,7 @@ from line_output import create_line
 from stream.cli import SECTIONS, fraudstream
 
 VERBS = sorted(fraudstream.commands)
+NESTED = [[group, name] for group in ("models", "topics") for name in fraudstream.commands[group].commands]
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_every_verb_stands_in_one_section():
     assert sorted(listed) == VERBS
 
 
-@pytest.mark.parametrize("verb", [*([name] for name in VERBS), ["topics", "create"], ["topics", "show"]])
+@pytest.mark.parametrize("verb", [*([name] for name in VERBS), *NESTED])
 def test_the_help_of_every_verb_holds_an_example(command, verb):
     shown = command(*verb, "--help", COLUMNS="80")
     assert shown.returncode == 0

@@ -16,8 +16,8 @@ from state.features import StateSpec, default_feature_set
 from stream.backfill import backfill
 from stream.cli import fraudstream
 from stream.errors import UsageError
+from stream.evaluated import Period, read_labelled
 from stream.evaluation import bundle_directory
-from stream.judged import Period, read_labelled
 from stream.mapping import Limits, Mapping
 from stream.report_files import ReportFiles
 from stream.simulate import Simulation, simulate

@@ -22,6 +22,7 @@ __all__ = [
     "onnx_graph",
     "policy",
     "reasons",
+    "self_check",
     "sentences",
     "shap",
     "shap_bank",

@@ -14,6 +14,7 @@ Whatever fails in Steps 1 to 5 leaves the worker with the model it has. The mode
 is a swap without Steps 2 to 5.
 """
 
+import gc
 import logging
 import sys
 import threading
@@ -142,7 +143,7 @@ class Swapper:
         is_other = pointer is not None and self._is_other(pointer)
         self._observer.followed(failure="", is_current=pointer in (None, self._running.pointer))
         if pointer is not None and is_other:
-            with _quick_switches():
+            with _beside_the_loop():
                 self._prepare(pointer)
 
     def _run(self) -> None:
@@ -223,11 +224,18 @@ def _named_by(pointer: Pointer, model: Model) -> Model:
 
 
 @contextmanager
-def _quick_switches() -> Iterator[None]:
-    """Let other threads go on soon while this one computes."""
-    usual = sys.getswitchinterval()
+def _beside_the_loop() -> Iterator[None]:
+    """Let other threads go on soon while this one computes.
+
+    Nor is cyclic garbage looked for: a model being read is some hundred thousand objects, none of them in a cycle, and
+    each search through all of them would stop every thread for tens of milliseconds.
+    """
+    usual, collecting = sys.getswitchinterval(), gc.isenabled()
     sys.setswitchinterval(min(usual, SWITCH_SECS))
+    gc.disable()
     try:
         yield
     finally:
         sys.setswitchinterval(usual)
+        if collecting:
+            gc.enable()

@@ -76,15 +76,17 @@ def other_features() -> FeatureSet:
     return parse_feature_set(OTHER_FEATURES)
 
 
-def small_model(directory: Path, seed: int, features: FeatureSet | None = None, rounds: int = ROUNDS) -> Bundle:
+def small_model(
+    directory: Path, seed: int, features: FeatureSet | None = None, rounds: int = ROUNDS, rows: int = ROWS
+) -> Bundle:
     """Train on noise that depends on the amount, so that another seed is another model of the same features."""
     features = features or default_feature_set()
     rng = np.random.default_rng(seed)
-    x = rng.lognormal(3, 1.5, (ROWS, len(features.names))).astype(np.float32)
+    x = rng.lognormal(3, 1.5, (rows, len(features.names))).astype(np.float32)
     x[rng.random(x.shape) < 0.05] = np.nan
-    risk = np.log(np.nan_to_num(x[:, 0]) + 1) + 0.3 * np.log(np.nan_to_num(x[:, -1]) + 1) + rng.normal(size=ROWS)
+    risk = np.log(np.nan_to_num(x[:, 0]) + 1) + 0.3 * np.log(np.nan_to_num(x[:, -1]) + 1) + rng.normal(size=rows)
     labels = (risk > np.quantile(risk, 0.9)).astype(np.int8)
-    trained = train(x, labels, np.arange(ROWS, dtype=np.int64), feature_names=features.names, seed=seed, rounds=rounds)
+    trained = train(x, labels, np.arange(rows, dtype=np.int64), feature_names=features.names, seed=seed, rounds=rounds)
     return write_bundle(
         directory,
         trained,

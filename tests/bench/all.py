@@ -12,6 +12,7 @@ import engines
 import latency
 import memory
 import recovery
+import swap
 import throughput
 import windows
 
@@ -21,6 +22,7 @@ PARTS = {
     "throughput": throughput.table,
     "latency": latency.table,
     "recovery": recovery.table,
+    "swap": swap.table,
     "memory": memory.table,
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from committed import wait_until_committed
 from disturbed import crew
-from kafka_topics import Row, Topics
+from kafka_topics import Row, Topics, wait_until
 from line_output import LineOutput
 from line_thread import line_settings, threaded_crew
 from models.bundle import Bundle, open_bundle
@@ -112,6 +112,8 @@ def test_many_promotions_and_a_kill_in_the_middle_of_one_lose_and_double_nothing
         killed = 0
         for number in range(1, promotions + 1):
             bundle = bundles[number % len(bundles)]
+            share = (number - 1) * promotion_events // promotions
+            wait_until(lambda share=share: len(stream.sent) >= share, f"{share} events sent", 120)
             promote(registry, bundle, approved_by=f"approver {number}")
             for name, worker in list(workers.workers.items()):
                 worker.wait_until(

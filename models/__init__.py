@@ -56,6 +56,7 @@ __all__ = [
     "report_tables",
     "rivals",
     "search",
+    "self_check",
     "sentences",
     "shap",
     "shap_bank",

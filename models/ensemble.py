@@ -82,34 +82,42 @@ class ConstantEngine:
         return np.full(len(x), self._score, np.float32)
 
 
-def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
-    """Return the engine of that name, or "auto" for the fastest that takes the model. Raises ModelError."""
+def read_forests(bundle: Bundle) -> tuple[Forest, Forest]:
+    """Read the bundle's XGBoost and LightGBM forests, for whoever needs them more than once. Raises BundleError."""
+    return parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm)
+
+
+def load_engine(bundle: Bundle, name: str = "auto", forests: tuple[Forest, Forest] | None = None) -> Engine:
+    """Return the engine of that name, or "auto" for the fastest that takes the model. Raises ModelError.
+
+    forests: the bundle's, where they were read before.
+    """
     match name:
         case "auto":
             try:
-                return forest_engine(bundle)
+                return forest_engine(bundle, forests)
             except EngineError:
                 return OnnxEngine(bundle)
         case "forest":
-            return forest_engine(bundle)
+            return forest_engine(bundle, forests)
         case "onnx":
             return OnnxEngine(bundle)
         case "gpu" | OnnxGpuEngine.name:  # as the settings and as decisions call it
-            return OnnxGpuEngine(*_forests(bundle), bundle.meta)
+            return OnnxGpuEngine(*_checked(bundle, forests), bundle.meta)
         case "constant":
             return ConstantEngine()
         case _:
             raise ModelError(f"There is no engine {name!r}; choose auto, forest, onnx, gpu or constant.")
 
 
-def forest_engine(bundle: Bundle) -> ForestEngine:
+def forest_engine(bundle: Bundle, forests: tuple[Forest, Forest] | None = None) -> ForestEngine:
     """Compile the bundle's forests. Raises BundleError when they take other features, EngineError when too large."""
-    return ForestEngine(*_forests(bundle), bundle.meta)
+    return ForestEngine(*_checked(bundle, forests), bundle.meta)
 
 
-def _forests(bundle: Bundle) -> tuple[Forest, Forest]:
+def _checked(bundle: Bundle, forests: tuple[Forest, Forest] | None) -> tuple[Forest, Forest]:
     """Return XGBoost's and LightGBM's forest. Raises BundleError when they take other features than are named."""
-    forests = parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm)
+    forests = forests or read_forests(bundle)
     for forest in forests:
         if forest.n_features != len(bundle.feature_names):
             raise BundleError(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightgbm
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +24,10 @@ LIGHTGBM_ZERO = float(np.float32(1e-35))
 # What LightGBM's dump writes for an infinite threshold, which a split between known and missing values has. Its
 # predictor compares with the infinity itself, so that an infinite value goes left there, too.
 LIGHTGBM_INFINITY = 1e300
+
+# Trees that LightGBM tells of at a time: to read them takes all of Python for as long as it lasts, and a worker that
+# loads a model goes on scoring meanwhile.
+TREES_A_PART = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +108,7 @@ class _Node:
 def parse_xgboost(raw: bytes) -> Forest:
     """Read what `Booster.save_raw("json")` gives for a binary:logistic model. Raises BundleError."""
     try:
-        learner = json.loads(raw)["learner"]
+        learner = msgspec.json.decode(raw)["learner"]
         _check_xgboost(learner)
         booster = learner["gradient_booster"]
         # DART keeps the trees as they were trained, and beside them the weight that dropping has left to each.
@@ -165,7 +170,9 @@ def _xgboost_tree(tree: dict[str, Any], weight: float) -> list[_Node]:
 def parse_lightgbm(text: str) -> Forest:
     """Read what `Booster.model_to_string()` gives for a binary model. Raises BundleError."""
     try:
-        model = lightgbm.Booster(model_str=text).dump_model()
+        booster = lightgbm.Booster(model_str=text)
+        parts = [booster.dump_model(TREES_A_PART, first) for first in range(0, booster.num_trees(), TREES_A_PART)]
+        model = parts[0] if parts else booster.dump_model()
     except lightgbm.basic.LightGBMError as error:
         raise BundleError(f"The LightGBM model is not readable ({error}); save it again as text.") from error
     objective = model.get("objective", "none")
@@ -173,7 +180,7 @@ def parse_lightgbm(text: str) -> Forest:
         raise BundleError(f"The LightGBM objective {objective!r} is not supported; train with binary and sigmoid 1.")
     if model["average_output"]:
         raise BundleError("The LightGBM model averages its trees (boosting rf); train with boosting gbdt.")
-    trees = [_lightgbm_tree(tree["tree_structure"]) for tree in model["tree_info"]]
+    trees = [_lightgbm_tree(tree["tree_structure"]) for part in parts for tree in part["tree_info"]]
     return _pack(trees, model["max_feature_idx"] + 1, 0.0)
 
 

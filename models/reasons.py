@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from models.bundle import Bundle
 from models.errors import BundleError
-from models.forest import parse_lightgbm, parse_xgboost
+from models.forest import Forest, parse_lightgbm, parse_xgboost
 from models.shap import Contributions
 
 
@@ -32,11 +32,14 @@ class Explainer:
     A row costs some sixty times what its score does: meant for the few events reviewed or declined.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Lay out the bundle's forests. Raises BundleError when one cannot be read or takes other features."""
+    def __init__(self, bundle: Bundle, forests: tuple[Forest, Forest] | None = None) -> None:
+        """Lay out the bundle's forests, or those read from it before.
+
+        Raises BundleError when one cannot be read or takes other features.
+        """
         self._names = bundle.feature_names
         self._sentences = bundle.sentences
-        forests = parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm)
+        forests = forests or (parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm))
         for forest in forests:
             if forest.n_features != len(self._names):
                 raise BundleError(

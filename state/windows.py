@@ -128,6 +128,11 @@ class Windows:
         return int(self._users.book[USERS])
 
     @property
+    def slots(self) -> int:
+        """Slots there are, free ones included: all that `find` can return lie below."""
+        return len(self._users.blocks)
+
+    @property
     def events(self) -> int:
         """Payments held."""
         return int(self._users.book[EVENTS])
@@ -202,6 +207,11 @@ class Windows:
             return None
         bodies, _, _, _ = self._dump(slots)
         return record.decode(bodies[0])
+
+    def records(self, slots: Slots) -> list[Bytes]:
+        """Return the records of the users in these slots, as a store keeps them."""
+        bodies, users, _, _ = self._dump(slots)
+        return [record.seal(body, user) for body, user in zip(bodies, users, strict=True)]
 
     def changed(self, max_users: int) -> Snapshot:
         """Copy up to that many changed users, oldest change first; they stay in memory until `stored`."""

@@ -4,16 +4,14 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from confluent_kafka import Consumer, Producer
 
-from models.bundle import Bundle, open_bundle
-from models.ensemble import load_engine
-from models.reasons import Explainer
-from state.features import FeatureSet, StateSpec, parse_feature_set
+from state.features import FeatureSet, StateSpec
 from state.memory_store import MemoryStore
 from state.redis_store import RedisStore
 from state.sqlite_store import SqliteStore
@@ -28,16 +26,18 @@ from stream.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from stream.embedded import check_embedded
 from stream.errors import StartupError
 from stream.feature_log import FeatureLog
-from stream.feature_sets import chosen_feature_set
-from stream.judge import ConstantJudge, EnsembleJudge
-from stream.line import Judge, Line, Topics
+from stream.line import Line, Scorer, Topics
+from stream.model_cache import ModelCache
 from stream.namespace import begins_now, check_namespace
 from stream.observer import Observer
+from stream.scoring import First, Scoring, first_model, prove
 from stream.settings import Settings
+from stream.sources import DirectorySource, Pointer, Source
+from stream.swap import Model, Swapper
 from stream.topics import Surroundings, look_around
 from stream.worker import Limits, Worker
 
-__all__ = ["App", "Scoring", "compose", "load_scoring", "make_store", "open_model"]
+__all__ = ["App", "compose", "make_store"]
 
 log = logging.getLogger("fraudstream")
 
@@ -46,16 +46,7 @@ EXPIRY_MARGIN_MS: Final = 7 * 86_400_000
 WORTH_A_WORD_SECS: Final = 5.0
 BATCH_HEADER_BYTES: Final = 128  # what the broker counts besides the record's value
 FEATURE_RECORD_BYTES: Final = 512 << 10  # half of a topic's default limit
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What scores: a feature set, a judge, and the names that stand in every decision."""
-
-    feature_set: FeatureSet
-    judge: Judge
-    model: str
-    engine: str
+NOT_FOLLOWED: Final = Pointer("", "", "", 0)
 
 
 @dataclass(frozen=True)
@@ -64,43 +55,22 @@ class App:
 
     worker: Worker
     line: Line
+    swapper: Swapper | None = None
 
     def run(self) -> None:
         """Score until stopped."""
-        self.worker.run(self.line)
+        if self.swapper is None:
+            self.worker.run(self.line)
+            return
+        self.swapper.start()
+        try:
+            self.worker.run(self.line, self.swapper)
+        finally:
+            self.swapper.stop()
 
     def stop(self) -> None:
         """Finish the batch, commit, checkpoint, leave; safe in a signal handler."""
         self.worker.stop()
-
-
-def load_scoring(settings: Settings) -> Scoring:
-    """Open the bundle (or none, for the constant engine) and the feature set that goes with it."""
-    declared = chosen_feature_set(settings) if settings.state.feature_set else None
-    if settings.model.engine == "constant":
-        constant = ConstantJudge(settings.model.constant_score)
-        return Scoring(chosen_feature_set(settings), constant, "constant", "constant")
-    bundle, feature_set = open_model(Path(settings.model.bundle))
-    if declared is not None and declared.hash != feature_set.hash:
-        raise StartupError(
-            f"The model in {bundle.directory} was trained on feature set {feature_set.name} ({feature_set.hash}), but "
-            f"state.feature_set names {declared.name} ({declared.hash}): remove that setting, or train a model on it."
-        )
-    engine = load_engine(bundle, settings.model.engine)
-    judge = EnsembleJudge(engine, bundle.thresholds, Explainer(bundle))
-    return Scoring(feature_set, judge, bundle.version, engine.name)
-
-
-def open_model(directory: Path) -> tuple[Bundle, FeatureSet]:
-    """Open a bundle and the feature set it holds. Raises ModelError, StartupError."""
-    bundle = open_bundle(directory)
-    feature_set = parse_feature_set(bundle.feature_set)
-    if feature_set.hash != bundle.feature_set_hash or feature_set.names != bundle.feature_names:
-        raise StartupError(
-            f"The bundle {bundle.directory} names feature set {bundle.feature_set_hash}, but holds {feature_set.hash}: "
-            f"it was written by another version; train it again."
-        )
-    return bundle, feature_set
 
 
 def make_store(settings: Settings, namespace: Namespace) -> Store:
@@ -121,7 +91,11 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
     bootstrap: where the embedded broker listens. Raises FraudstreamError, StateError or ModelError with one sentence.
     """
     check_embedded(settings)
-    scoring = load_scoring(settings)
+    first = first_model(settings)
+    scoring = first.scoring
+    if first.failure:
+        log.warning("starting with the cached model %s: %s", scoring.model, first.failure)
+        observer.followed(failure=first.failure, is_current=False)
     spec = settings.state_spec()
     spec.check(scoring.feature_set)
     around = look_around(settings, bootstrap=bootstrap)
@@ -148,7 +122,7 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
     _warm_windows(spec, scoring.feature_set)
     scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32))
     fresh = begins_now(namespace, registered, settings.store.recovery)
-    app = _wire(settings, observer, scoring, spec, store, around, bootstrap, begins_now=fresh)
+    app = _wire(settings, observer, first, spec, store, around, bootstrap, begins_now=fresh)
     observer.started(model=scoring.model, engine=scoring.engine, feature_set=scoring.feature_set.hash, state=spec.hash)
     return app
 
@@ -174,7 +148,7 @@ def _check_feature_topic(settings: Settings, features: FeatureSet, around: Surro
 def _wire(
     settings: Settings,
     observer: Observer,
-    scoring: Scoring,
+    first: First,
     spec: StateSpec,
     store: Store,
     around: Surroundings,
@@ -184,6 +158,8 @@ def _wire(
 ) -> App:
     clock = time.monotonic
     topic = settings.topics.transactions
+    models = _Models(settings, spec, around)
+    model = models.model(first.scoring, first.pointer or NOT_FOLLOWED)
     consumer = Consumer(consumer_config(settings, bootstrap=bootstrap))
     breaker = Breaker(clock, observer)
     checkpointer = Checkpointer(
@@ -202,7 +178,7 @@ def _wire(
         store,
         checkpointer,
         breaker,
-        lambda: Windows(spec, scoring.feature_set),
+        model.make_windows,
         observer,
         start=settings.kafka.start,
         choice=settings.store.recovery,
@@ -222,20 +198,55 @@ def _wire(
         shutdown_secs=settings.worker.shutdown_timeout_ms / 1000,
     )
     worker = Worker(consumer, topic, assignment, delivery, store, checkpointer, breaker, observer, limits, clock)
-    feature_log = FeatureLog(
-        scoring.feature_set.names, scoring.feature_set.hash, max_bytes=min(FEATURE_RECORD_BYTES, around.feature_bytes)
-    )
     line = Line(
         Decoder(settings.mapping(), settings.limits()),
-        scoring.judge,
-        DecisionEncoder(scoring.judge.outcome_names, scoring.model, scoring.engine, scoring.feature_set.hash),
-        feature_log,
+        model.scorer,
         Topics(settings.topics.decisions, settings.topics.dead_letters, settings.topics.features),
         worker.load,
         _now_ms,
         retention_ms=spec.retention_ms,
     )
-    return App(worker, line)
+    return App(worker, line, _swapper(settings, observer, models, model) if first.pointer else None)
+
+
+class _Models:
+    """Makes what the line takes of what scores."""
+
+    def __init__(self, settings: Settings, spec: StateSpec, around: Surroundings) -> None:
+        self._settings = settings
+        self._spec = spec
+        self._around = around
+        self._logs: dict[str, FeatureLog] = {}  # one a feature set, as it remembers what the broker found too large
+
+    def model(self, scoring: Scoring, pointer: Pointer) -> Model:
+        """Return the model of a version."""
+        features = scoring.feature_set
+        names = scoring.judge.outcome_names
+        if features.hash not in self._logs:
+            most = min(FEATURE_RECORD_BYTES, self._around.feature_bytes)
+            self._logs[features.hash] = FeatureLog(features.names, features.hash, max_bytes=most)
+        encoder = DecisionEncoder(names, scoring.model, scoring.engine, features.hash)
+        scorer = Scorer(scoring.judge, encoder, self._logs[features.hash])
+        make_windows = partial(Windows, self._spec, features)
+        return Model(pointer, scoring.model, scoring.engine, features.hash, scorer, make_windows)
+
+    def load(self, source: Source, pointer: Pointer) -> Model:
+        """Return a promoted version, ready to score. Raises FraudstreamError, ModelError or StateError."""
+        scoring = prove(self._settings, source.open(pointer))
+        _check_feature_topic(self._settings, scoring.feature_set, self._around)
+        return self.model(scoring, pointer)
+
+
+def _swapper(settings: Settings, observer: Observer, models: _Models, running: Model) -> Swapper:
+    source = DirectorySource(Path(settings.model.follow))
+    return Swapper(
+        source,
+        partial(models.load, source),
+        running,
+        ModelCache(Path(settings.model.cache)),
+        observer,
+        poll_secs=int(settings.model.poll_interval) / 1000,
+    )
 
 
 def _delivery(

@@ -38,6 +38,7 @@ __all__ = ["Assignment"]
 
 BROKER_SECS = 20.0  # for one answer, beyond what a predecessor's open transaction keeps its offsets unstable
 REVOKE_SECS = 5.0  # well below the session timeout, so that the group does not wait for a slow store
+RENEW_SECS = 2.0  # longer than what changed since the last checkpoint takes; else the old windows stay for now
 
 
 class Assignment:
@@ -126,6 +127,24 @@ class Assignment:
         if self._choice == "rebuild":
             self._distrusted.add(number)
         return self._choice == "rebuild"
+
+    def renew(self, make_windows: Callable[[], Windows]) -> bool:
+        """At a boundary: go on with windows of another feature set. False if the store does not take part now.
+
+        Step 1  everything is stored, so that a user not yet carried over is in the store as it is in memory
+        Step 2  empty windows; each user comes over when its next event does, or from the store
+        """
+        # Step 1
+        held = list(self.held.values())
+        settled = [p for p in held if p.phase is not Phase.WAITING]
+        self._checkpointer.complete(held, RENEW_SECS)
+        if any(p.behind or p.unwritten is not None for p in settled):
+            return False
+        # Step 2: parked memory would come back with the old windows.
+        self._make_windows, self._parked = make_windows, {}
+        for partition in held:
+            partition.renew(make_windows())
+        return True
 
     def retry_waiting(self) -> None:
         """Plan partitions that were assigned while the store was down."""
@@ -224,7 +243,8 @@ class Assignment:
             partition.held_back = []
             self._observer.live(number)
             return
-        partition.phase, partition.windows, partition.unwritten = Phase.WAITING, self._make_windows(), None
+        partition.phase = Phase.WAITING
+        partition.begin_anew(self._make_windows())
         try:
             log_start, log_end = self._consumer.get_watermark_offsets(
                 TopicPartition(self._topic, number), timeout=self._broker_secs

@@ -18,7 +18,7 @@ from models.bundle import open_bundle
 from models.errors import ModelError
 from state.features import default_feature_set
 from state.windows import warm
-from stream.app import compose, load_scoring
+from stream.app import compose
 from stream.demo_cast import DRAIN_SECS, FETCH_WAIT_MS, Cast, DecisionReader, Traffic, WorkerPart
 from stream.demo_summary import summary
 from stream.embedded import EmbeddedBroker
@@ -26,6 +26,7 @@ from stream.errors import FraudstreamError
 from stream.health import Health, HealthServer
 from stream.metrics import PrometheusObserver
 from stream.observer import Observers
+from stream.scoring import load_scoring
 from stream.scrape import Rates, take_sample
 from stream.settings import Settings, load_settings
 from stream.top import Recent, run_top

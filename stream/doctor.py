@@ -4,7 +4,6 @@ Checks do not depend on one another where they need not: a broker that is down l
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Message
@@ -14,14 +13,15 @@ from models.bundle import open_bundle
 from models.ensemble import load_engine
 from models.errors import ModelError
 from state.errors import StateError
-from stream.app import load_scoring
 from stream.check import Found, Level, fail, ok, skip, warn
 from stream.clients import admin_config, consumer_config
 from stream.errors import FraudstreamError, StartupError
 from stream.feature_sets import chosen_feature_set
 from stream.record_check import check_keys, check_partitioner, check_records
 from stream.sampling import newest_records
+from stream.scoring import bundle_directory, load_scoring
 from stream.settings import Settings
+from stream.sources import SourceError
 from stream.store_check import StoreFacts, check_recovery, check_store
 from stream.topic_check import Finding, TopicRole, TopicState, check_topics
 from stream.topics import describe_cluster, describe_topics, topic_names
@@ -137,7 +137,7 @@ class _Doctor:
         if model.engine == "constant":
             yield warn(f"none: model.engine = constant gives every transaction the score {model.constant_score:g}")
             return
-        bundle = open_bundle(Path(model.bundle))
+        bundle = open_bundle(bundle_directory(self._settings))
         engine = load_engine(bundle, model.engine)
         yield ok(
             f"{bundle.version} on {engine.name}, review from {bundle.thresholds.review:.3f}, decline from "
@@ -148,7 +148,7 @@ class _Doctor:
         modelled = ""
         try:
             feature_set = load_scoring(self._settings).feature_set
-        except ModelError:
+        except (ModelError, SourceError):
             feature_set = chosen_feature_set(self._settings)
             modelled = "; not compared with the model, which cannot be opened"
         self._settings.state_spec().check(feature_set)

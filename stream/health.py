@@ -50,6 +50,21 @@ class Health(Observer):
         self._breaker_open = False
         self._assigned: set[int] = set()
         self._live: set[int] = set()
+        self._model = ""
+
+    def started(self, *, model: str, engine: str, feature_set: str, state: str) -> None:  # noqa: ARG002
+        self._model = model
+
+    def swapped(
+        self,
+        *,
+        model: str,
+        engine: str,  # noqa: ARG002
+        feature_set: str,  # noqa: ARG002
+        former: str,  # noqa: ARG002
+        approved_by: str,  # noqa: ARG002
+    ) -> None:
+        self._model = model
 
     def turned(self) -> None:
         self._turned_at = self._clock()
@@ -103,6 +118,11 @@ class Health(Observer):
         if replaying:
             return {"reason": "partitions are catching up", "partitions": replaying}
         return None
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Return which model scores, once that is known."""
+        return {"model": self._model} if self._model else {}
 
 
 class HealthServer:
@@ -186,17 +206,17 @@ def _handler(health: Health, registry: CollectorRegistry) -> type[BaseHTTPReques
                 encode, content_type = choose_encoder(self.headers.get("Accept", ""))
                 self._answer(HTTPStatus.OK, content_type, encode(registry))
             elif path == "/healthz":
-                self._check(health.unhealthy())
+                self._check(health.unhealthy(), {})
             elif path == "/readyz":
-                self._check(health.unready())
+                self._check(health.unready(), health.about)
             else:
                 self._json(HTTPStatus.NOT_FOUND, {"reason": "here are /metrics, /healthz and /readyz"})
 
-        def _check(self, problem: dict[str, Any] | None) -> None:
+        def _check(self, problem: dict[str, Any] | None, about: dict[str, str]) -> None:
             if problem is None:
-                self._json(HTTPStatus.OK, {"status": "ok"})
+                self._json(HTTPStatus.OK, {"status": "ok", **about})
             else:
-                self._json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unavailable", **problem})
+                self._json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unavailable", **problem, **about})
 
         def _json(self, status: HTTPStatus, document: dict[str, Any]) -> None:
             self._answer(status, "application/json", orjson.dumps(document))

@@ -21,7 +21,7 @@ from stream.feature_log import FeatureLog
 from stream.observer import BatchReport
 from stream.partition import Partition, Phase
 
-__all__ = ["Judge", "Line", "Topics", "Verdicts"]
+__all__ = ["Judge", "Line", "Scorer", "Topics", "Verdicts"]
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
@@ -54,6 +54,15 @@ class Judge(Protocol):
         """Score and decide float32[n, k]."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """What one version of a model brings to the line."""
+
+    judge: Judge
+    encoder: DecisionEncoder
+    feature_log: FeatureLog
+
+
 @dataclass(slots=True)
 class _Part:
     """One partition's share of a batch; rows before `live` are replayed without output."""
@@ -78,9 +87,7 @@ class Line:
     def __init__(
         self,
         decoder: Decoder,
-        judge: Judge,
-        encoder: DecisionEncoder,
-        feature_log: FeatureLog,
+        scorer: Scorer,
         topics: Topics,
         load: Callable[[Partition, list[bytes]], None],
         now_ms: Callable[[], int],
@@ -89,13 +96,15 @@ class Line:
     ) -> None:
         self._retention_ms = retention_ms
         self._decoder = decoder
-        self._judge = judge
-        self._encoder = encoder
-        self._feature_log = feature_log
+        self._scorer = scorer
         self._topics = topics
         self._load = load
         self._now_ms = now_ms
         self._oversized: set[tuple[str, int, int]] = set()
+
+    def use(self, scorer: Scorer) -> None:
+        """Score with another model from the next batch on. Windows must be of its feature set by then."""
+        self._scorer = scorer
 
     def run(self, batch: dict[Partition, list[Any]]) -> tuple[Output, BatchReport, list[Partition]]:
         """Return the output, a report, and the partitions that must wait for the store: nothing of theirs is done."""
@@ -118,7 +127,7 @@ class Line:
         live = [part for part in parts if part.live < len(part.decoded.users)]
         if live:
             features = live[0].features if len(live) == 1 else np.concatenate([part.features for part in live])
-            verdicts = self._judge.judge(features)
+            verdicts = self._scorer.judge.judge(features)
             clock.lap("score")
             self._encode(live, verdicts, output, report)
             clock.lap("encode")
@@ -130,7 +139,7 @@ class Line:
         for found in oversized:
             place = (found.kind, found.partition, found.offset)
             if found.kind == "features":
-                smaller |= self._feature_log.halve()
+                smaller |= self._scorer.feature_log.halve()
                 continue
             if found.kind == "dead_letter" and place in self._oversized:
                 place = ("dead_letter_key", found.partition, found.offset)
@@ -186,7 +195,7 @@ class Line:
             n = len(decoded.users)
             rows_of = slice(at, at + n)
             reasons = {row - at: why for row, why in verdicts.reasons.items() if at <= row < at + n}
-            values = self._encoder.encode(
+            values = self._scorer.encoder.encode(
                 decoded, verdicts.scores[rows_of], verdicts.outcomes[rows_of], part.flags, reasons, now_ms
             )
             offsets = decoded.events.offset.tolist()
@@ -206,7 +215,7 @@ class Line:
         if not self._topics.features:
             return
         events = decoded.events
-        for offset, record in self._feature_log.encode(
+        for offset, record in self._scorer.feature_log.encode(
             decoded.transaction_ids, decoded.partition, events.offset, events.time_ms, part.features
         ):
             output.rare.append(
@@ -250,8 +259,8 @@ class Line:
     ) -> None:
         report.events = len(timestamps)
         report.latency_ms = now_ms - np.array(timestamps, np.float64)
-        counts = np.bincount(verdicts.outcomes, minlength=len(self._judge.outcome_names))
-        report.outcomes = dict(zip(self._judge.outcome_names, counts.tolist(), strict=True))
+        counts = np.bincount(verdicts.outcomes, minlength=len(self._scorer.judge.outcome_names))
+        report.outcomes = dict(zip(self._scorer.judge.outcome_names, counts.tolist(), strict=True))
         for flag in (Flag.LATE, Flag.DUPLICATE, Flag.CONFLICT, Flag.TRUNCATED):
             count = sum(int(np.count_nonzero(part.flags & flag)) for part in live)
             if count:

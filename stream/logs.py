@@ -80,6 +80,7 @@ class LogObserver(Observer):
         self._first_dead: dict[str, tuple[int, int | None, str]] = {}
         self._summary_at = 0.0
         self._breaker_open = False
+        self._registry_failure = ""
 
     def started(self, *, model: str, engine: str, feature_set: str, state: str) -> None:
         _tell("started", "the worker starts", model=model, engine=engine, feature_set=feature_set, state=state)
@@ -164,6 +165,32 @@ class LogObserver(Observer):
 
     def resumed(self, partitions: list[int]) -> None:
         _tell("resumed", "intake goes on", partitions=partitions)
+
+    def preparing(self, version: str) -> None:
+        _tell("preparing", "another version was promoted", logging.DEBUG, version=version)
+
+    def prepared(self, version: str, secs: float) -> None:
+        _tell("prepared", "the promoted version is ready", logging.DEBUG, version=version, secs=round(secs, 3))
+
+    def swapped(self, *, model: str, engine: str, feature_set: str, former: str, approved_by: str) -> None:
+        message = f"model swapped from {former} to {model}, approved by {approved_by or 'nobody named'}"
+        _tell("swapped", message, model=model, engine=engine, feature_set=feature_set, former=former)
+
+    def swap_refused(self, version: str, running: str, sentence: str) -> None:
+        _tell(
+            "swap_refused",
+            f"the promoted version is refused and {running} stays: {sentence}",
+            logging.ERROR,
+            version=version,
+            model=running,
+        )
+
+    def followed(self, *, failure: str, is_current: bool) -> None:  # noqa: ARG002 (swaps are told by themselves)
+        if failure and failure != self._registry_failure:
+            _tell("registry_unreadable", f"promotions are not seen: {failure}", logging.WARNING)
+        if self._registry_failure and not failure:
+            _tell("registry_back", "the registry can be read again")
+        self._registry_failure = failure
 
     def stopped(self) -> None:
         self._summarise(now=True)

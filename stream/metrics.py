@@ -34,6 +34,7 @@ STAGE_SECS: Final = (
 )
 BATCH_RECORDS: Final = (*(2.0**power for power in range(13)), 16384.0, 65536.0)
 OUTCOMES: Final = ("approve", "review", "decline")
+SWAP_OUTCOMES: Final = ("swapped", "refused")
 
 
 @dataclass(slots=True)
@@ -85,6 +86,7 @@ class PrometheusObserver(Observer, Collector):
         self._info: dict[str, str] = {}
         self._up = True
         self._breaker_open = False
+        self._registry_readable = self._model_current = True
         self._count()
         self._measure()
         self.registry = CollectorRegistry()
@@ -107,6 +109,9 @@ class PrometheusObserver(Observer, Collector):
         self._aborts = Counter("fraudstream_aborts", "Batches given up, to be decided again.")
         self._store_failures = Counter("fraudstream_store_failures", "Calls that the store did not answer.")
         self._evicted = Counter("fraudstream_evicted_users", "Idle users dropped from memory.")
+        self._swaps = Counter(
+            "fraudstream_model_swaps", "Promotions taken up, and those refused.", "outcome", SWAP_OUTCOMES
+        )
         self._loaded = Counter("fraudstream_loaded_users", "Users looked up in the store because memory had them not.")
 
     def _measure(self) -> None:
@@ -115,6 +120,7 @@ class PrometheusObserver(Observer, Collector):
         self._commit = Histogram(STAGE_SECS)
         self._load = Histogram(STAGE_SECS)
         self._checkpoint = Histogram(STAGE_SECS)
+        self._model_load = Histogram(STAGE_SECS)
         self._stages: dict[str, Histogram] = {}
 
     # Hooks, in the observer's order.
@@ -214,6 +220,24 @@ class PrometheusObserver(Observer, Collector):
     def resumed(self, partitions: list[int]) -> None:
         self._set_paused(partitions, paused=False)
 
+    def prepared(self, version: str, secs: float) -> None:
+        with self._lock:
+            self._model_load.add(secs)
+
+    def swapped(self, *, model: str, engine: str, feature_set: str, former: str, approved_by: str) -> None:
+        with self._lock:
+            self._swaps.add(value="swapped")
+            self._info |= {"model": model, "engine": engine, "feature_set": feature_set}
+            self._model_current = True
+
+    def swap_refused(self, version: str, running: str, sentence: str) -> None:
+        with self._lock:
+            self._swaps.add(value="refused")
+
+    def followed(self, *, failure: str, is_current: bool) -> None:
+        with self._lock:
+            self._registry_readable, self._model_current = not failure, is_current
+
     def stopped(self) -> None:
         with self._lock:
             self._up = False
@@ -236,6 +260,12 @@ class PrometheusObserver(Observer, Collector):
             ("assigned_partitions", "Partitions this worker holds.", len(self._assigned)),
             ("live_partitions", "Partitions whose replay is over.", sum(p.live for p in held)),
             ("paused_partitions", "Partitions whose intake waits.", sum(p.paused for p in held)),
+            (
+                "model_current",
+                "0 while the registry names another model than scores, else 1.",
+                self._model_current,
+            ),
+            ("registry_readable", "0 while the registry directory cannot be read, else 1.", self._registry_readable),
             ("store_breaker_open", "1 while the store does not answer, else 0.", self._breaker_open),
         ):
             yield GaugeMetricFamily(f"fraudstream_{name}", about, float(value))
@@ -251,7 +281,7 @@ class PrometheusObserver(Observer, Collector):
     def _counters(self) -> Iterable[Metric]:
         for counter in (
             *(self._events, self._replayed, self._decisions, self._dead, self._flags),
-            *(self._commits, self._aborts, self._store_failures, self._evicted, self._loaded),
+            *(self._commits, self._aborts, self._store_failures, self._evicted, self._loaded, self._swaps),
         ):
             yield counter.family()
 
@@ -261,6 +291,7 @@ class PrometheusObserver(Observer, Collector):
             ("decision_latency_seconds", "From a record's broker timestamp to its decision.", self._latency),
             ("commit_seconds", "From a batch's last record to its commit.", self._commit),
             ("store_load_seconds", "One read of users from the store.", self._load),
+            ("model_load_seconds", "From a promotion seen to its model ready to score.", self._model_load),
             ("checkpoint_seconds", "One slice of a checkpoint written to the store.", self._checkpoint),
         ):
             yield HistogramMetricFamily(f"fraudstream_{name}", about, histogram.buckets, histogram.sum)

@@ -106,6 +106,21 @@ class Observer:
     def resumed(self, partitions: list[int]) -> None:
         """Intake of these partitions goes on."""
 
+    def preparing(self, version: str) -> None:
+        """Another version was promoted and is being opened, beside the loop."""
+
+    def prepared(self, version: str, secs: float) -> None:
+        """It is ready, so many seconds after it was seen, and waits for the end of a batch."""
+
+    def swapped(self, *, model: str, engine: str, feature_set: str, former: str, approved_by: str) -> None:
+        """The next batch is scored with another model than `former`."""
+
+    def swap_refused(self, version: str, running: str, sentence: str) -> None:
+        """A promoted version cannot be used, and the one that is running stays."""
+
+    def followed(self, *, failure: str, is_current: bool) -> None:
+        """Tell why the registry cannot be read, empty where it can, and whether it names the model that scores."""
+
     def stopped(self) -> None:
         """The worker has left its group."""
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from state.carry import Former
 from state.store import Watermark
 from state.windows import Snapshot, Windows
 from stream.coverage import Coverage
@@ -36,7 +37,8 @@ class Partition:
     live_from: records below it are replayed without output. held_back: records consumed but not processed, because
     they need users the store could not give yet; the partition is paused meanwhile. coverage: see stream.coverage.
     commit_first: where the partition begins is still to be committed. paused: intake waits for the store.
-    unwritten: a slice handed to the checkpoint thread and not acknowledged.
+    unwritten: a slice handed to the checkpoint thread and not acknowledged. former: the windows of the feature set
+    before, from which users come over as they appear.
     """
 
     number: int
@@ -52,6 +54,26 @@ class Partition:
     paused: bool = False
     held_back: list[Any] = field(default_factory=list)
     unwritten: Unwritten | None = None
+    former: Former | None = None
+
+    def begin_anew(self, windows: Windows) -> None:
+        """Drop what is in memory."""
+        self.windows, self.former, self.unwritten = windows, None, None
+
+    def renew(self, windows: Windows) -> None:
+        """Go on with windows of another feature set; everything must be stored."""
+        self.former, self.windows = Former(self.windows), windows
+
+    def carry_over(self, users: list[bytes]) -> list[bytes]:
+        """Bring users over from the windows before; return those who are not there."""
+        if self.former is None:
+            return users
+        records = self.former.take(users)
+        here = [(user, record) for user, record in zip(users, records, strict=True) if record is not None]
+        self.windows.add([user for user, _ in here], [record for _, record in here])
+        if not self.former.left:
+            self.former = None
+        return [user for user, record in zip(users, records, strict=True) if record is None]
 
     def advance(self, next_offset: int, observer: Observer) -> None:
         """Note that everything below next_offset is processed; go live once the replay has reached C.
@@ -63,6 +85,11 @@ class Partition:
         if self.phase is Phase.REPLAYING and self.position >= self.live_from:
             self.phase = Phase.LIVE
             observer.live(self.number)
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that users' windows take."""
+        return self.windows.bytes + (self.former.size_bytes if self.former else 0)
 
     @property
     def waits(self) -> bool:

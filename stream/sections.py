@@ -193,6 +193,14 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     """[model]: what scores."""
 
     bundle: Annotated[str, Meta(min_length=1, description="Directory of the model bundle")] = "var/model"
+    follow: Annotated[
+        str, about("Registry directory whose champion is scored with, and swapped to when it changes; empty: bundle")
+    ] = ""
+    poll_interval: Annotated[Duration, about("How often a worker that follows looks for a promotion")] = Duration(5_000)
+    cache: Annotated[
+        str,
+        Meta(min_length=1, description="Where a worker that follows keeps its bundle, to start without the registry"),
+    ] = "var/cache/models"
     engine: Annotated[
         Literal["auto", "forest", "onnx", "gpu", "constant"],
         about("auto takes the fastest that fits the CPU; gpu needs CUDA; constant scores without a model"),

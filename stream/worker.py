@@ -3,7 +3,7 @@
     consume → line (decode → observe → score → decide → encode) → send → commit
                                                                     └ overlaps with the next batch's line
 
-Each turn
+Each turn, and before it the one moment at which another model may take over (stream.swap)
     Step 1  consume what is there, waiting only for the first record
     Step 2  run the line over it
     Step 3  wait until the batch before is durable
@@ -18,12 +18,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from state.errors import DamagedRecord, StoreRolledBack, StoreUnavailable
 from state.store import Store
+from state.windows import Windows
 from stream.assignment import Assignment
 from stream.breaker import Breaker
 from stream.checkpoint import Checkpointer
@@ -33,7 +34,7 @@ from stream.line import Line
 from stream.observer import Observer
 from stream.partition import Partition, Phase
 
-__all__ = ["Limits", "Worker"]
+__all__ = ["Limits", "Swaps", "Worker"]
 
 FENCED_PAUSE_SECS = 1.0  # lets a twin that fenced us finish joining before we decide whether we still have a place
 MEMORY_LOW = 0.9  # evict down to this share of the limit, so that not every turn evicts
@@ -53,6 +54,13 @@ class Limits:
     unwritten_bytes: int
     max_aborts: int
     shutdown_secs: float
+
+
+class Swaps(Protocol):
+    """Models that take over from one another."""
+
+    def swap(self, line: Line, renew: Callable[[Callable[[], Windows]], bool]) -> None:
+        """Let the line go on with the model that waits, if one does. renew: begins with windows of its feature set."""
 
 
 class Worker:
@@ -90,12 +98,15 @@ class Worker:
         """Finish the batch, commit, checkpoint, leave."""
         self._stop.set()
 
-    def run(self, line: Line) -> None:
-        """Run until stopped; raises FraudstreamError or StateError when it cannot go on."""
+    def run(self, line: Line, swaps: Swaps | None = None) -> None:
+        """Run until stopped; raises FraudstreamError or StateError when it cannot go on.
+
+        swaps: told between two batches, when the line may go on with another model.
+        """
         self._assignment.join()
         try:
             while not self._stop.is_set():
-                self._turn(line)
+                self._turn(line, swaps)
                 self._observer.turned()
             self._drain()
         finally:
@@ -103,6 +114,9 @@ class Worker:
 
     def load(self, partition: Partition, users: list[bytes]) -> None:
         """Bring unknown users into memory with one batched read, which also proves the store was not put back."""
+        users = partition.carry_over(users)
+        if not users:
+            return
         if not self._breaker.allows():
             raise StoreUnavailable("the store failed a moment ago")
         started = perf_counter()
@@ -122,8 +136,15 @@ class Worker:
             self._check_applied(partition, users, loaded.records)
         self._observer.loaded(len(users), perf_counter() - started)
 
-    def _turn(self, line: Line) -> None:
+    def _renew(self, make_windows: Callable[[], Windows]) -> bool:
+        """Go on with windows of another feature set, which takes a boundary; False if that cannot be had now."""
+        self._finish()
+        return self._assignment.renew(make_windows)
+
+    def _turn(self, line: Line, swaps: Swaps | None = None) -> None:
         try:
+            if swaps is not None:
+                swaps.swap(line, self._renew)
             # Step 1
             started = perf_counter()
             batch = self._batch(self._consume())
@@ -263,7 +284,11 @@ class Worker:
         elif self._assignment.full and unwritten <= self._limits.unwritten_bytes // 2:
             self._assignment.full = False
             self._assignment.resume([p for p in held if not p.waits])
-        used = sum(p.windows.bytes for p in held)
+        used = sum(p.size_bytes for p in held)
+        if used > self._limits.memory_bytes:
+            for p in held:
+                p.former = None  # all of it is in the store
+            used = sum(p.size_bytes for p in held)
         if used <= self._limits.memory_bytes:
             return
         evicted = sum(
@@ -281,7 +306,7 @@ class Worker:
             self._observer.position(p.number, committed=p.committed, lag=max(0, log_end - max(position, p.committed)))
             w = p.windows
             self._observer.memory(
-                p.number, users=w.users, size_bytes=w.bytes, events=w.events, unwritten=w.changed_users
+                p.number, users=w.users, size_bytes=p.size_bytes, events=w.events, unwritten=w.changed_users
             )
 
     def _begin_again(self, ahead: StateAhead | None = None) -> None:

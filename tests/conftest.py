@@ -99,6 +99,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make chaos` run the crash test at length."""
     parser.addoption("--chaos-kills", type=int, default=12, help="kill -9 so many times in the crash test")
     parser.addoption("--chaos-events", type=int, default=50_000, help="over so many events")
+    parser.addoption("--promotions", type=int, default=20, help="promote so many times while workers score")
+    parser.addoption("--promotion-events", type=int, default=40_000, help="over so many events")
 
 
 @pytest.fixture
@@ -113,3 +115,17 @@ def chaos_events(request: pytest.FixtureRequest) -> int:
     """How many events the crash test runs over."""
     events: int = request.config.getoption("--chaos-events")
     return events
+
+
+@pytest.fixture
+def promotions(request: pytest.FixtureRequest) -> int:
+    """How many promotions the test of swaps makes."""
+    count: int = request.config.getoption("--promotions")
+    return count
+
+
+@pytest.fixture
+def promotion_events(request: pytest.FixtureRequest) -> int:
+    """How many events it runs over."""
+    count: int = request.config.getoption("--promotion-events")
+    return count

@@ -78,6 +78,18 @@ class Teller(Observer):
     def resumed(self, partitions):
         self._say("resumed", partitions)
 
+    def preparing(self, version):
+        self._say("preparing", version)
+
+    def prepared(self, version, secs):
+        self._say("prepared", [version, round(secs, 4)])
+
+    def swapped(self, *, model, engine, feature_set, former, approved_by):
+        self._say("swapped", [former, model, feature_set, approved_by])
+
+    def swap_refused(self, version, running, sentence):
+        self._say("swap_refused", [version, running, sentence])
+
     def _say(self, event, value):
         line = json.dumps([round(time.time(), 4), event, value]) + "\n"
         os.write(sys.stdout.fileno(), line.encode())  # one call: several threads speak

@@ -35,10 +35,10 @@ def score(invocation: Invocation, file: Path, model: str | None, output: Path, e
     the same order. Rows that are no transactions go, with the reason, to a .refused.jsonl file beside the output.
     """
     from models.ensemble import load_engine
-    from stream.app import open_model
     from stream.files import count_rows
     from stream.progress import counting
     from stream.score import score_file
+    from stream.scoring import open_model
     from stream.versions import bundle_directory
 
     settings = invocation.settings({"model.engine": engine})

@@ -14,6 +14,7 @@ import gpu
 import latency
 import memory
 import recovery
+import swap
 import throughput
 import windows
 
@@ -25,6 +26,7 @@ PARTS = {
     "throughput": throughput.table,
     "latency": latency.table,
     "recovery": recovery.table,
+    "swap": swap.table,
     "memory": memory.table,
 }
 

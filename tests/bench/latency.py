@@ -24,10 +24,17 @@ BOUNDS = {"at_least_once": 3.0, "exactly_once": 2.0}  # p99, times the null pipe
 
 def latencies(topics: Topics, worker: WorkerProcess, source: str, decisions: str) -> np.ndarray:
     """Send at the rate whatever happens, and return ms from due to decided, of all but the warm-up."""
+    start, at, ms = timed_latencies(topics, worker, source, decisions, RATE * (WARM_SECS + MEASURED_SECS))
+    return ms[at >= start + WARM_SECS]
+
+
+def timed_latencies(
+    topics: Topics, worker: WorkerProcess, source: str, decisions: str, total: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Send so many at the rate; return when it began, when each was due, and ms from then to decided."""
     worker.wait_for("assigned")
     due: dict[int, list[float]] = defaultdict(list)
     seen: dict[int, list[float]] = defaultdict(list)
-    total = RATE * (WARM_SECS + MEASURED_SECS)
     done = threading.Event()
 
     def read() -> None:
@@ -66,15 +73,14 @@ def latencies(topics: Topics, worker: WorkerProcess, source: str, decisions: str
     reader.join(30)
     done.set()
     reader.join()
-    warm = start + WARM_SECS
     found = [
-        (decided - at) * 1000
+        (at, (decided - at) * 1000)
         for p, sent in due.items()
         for (_, at), decided in zip(sorted(sent), seen[p], strict=True)
-        if at >= warm
     ]
-    assert len(found) == RATE * MEASURED_SECS, f"{len(found)} of {RATE * MEASURED_SECS} decisions came"
-    return np.array(found)
+    assert len(found) == total, f"{len(found)} of {total} decisions came"
+    at, ms = np.array(found).T
+    return start, at, ms
 
 
 def table(rounds: int = 3) -> list[tuple[str, str, str]]:

@@ -84,6 +84,15 @@ def test_the_process_is_healthy_while_its_loop_turns(server, health, clock):
     assert check(server, "/healthz")[0] == 200
 
 
+def test_whoever_asks_whether_a_worker_is_ready_hears_which_model_scores(server, health):
+    health.started(model="a", engine="forest", feature_set="f", state="s")
+    health.assigned([0])
+    health.live(0)
+    assert check(server, "/readyz") == (200, {"status": "ok", "model": "a"})
+    health.swapped(model="b", engine="forest", feature_set="f", former="a", approved_by="ada")
+    assert check(server, "/readyz") == (200, {"status": "ok", "model": "b"})
+
+
 def test_the_worker_is_ready_once_every_partition_it_holds_is_live(server, health):
     def ready():
         status, answer = check(server, "/readyz")

@@ -185,6 +185,21 @@ def test_the_first_dead_letter_of_a_kind_is_told_at_once_with_its_place(stream, 
     assert lines(stream)[2]["counts"] == {"key_mismatch": 2}, "nothing counted is left untold"
 
 
+def test_a_swap_a_refusal_and_a_registry_that_goes_are_one_line_each(stream, clock):
+    observer = LogObserver(KEY, clock)
+    observer.swapped(model="b", engine="forest", feature_set="f", former="a", approved_by="ada")
+    observer.swap_refused("c", "b", "The bundle c is altered.")
+    for _ in range(3):
+        observer.followed(failure="There is no registry directory /gone.", is_current=False)
+    observer.followed(failure="", is_current=True)
+    assert [(line["level"], line["event"], line["message"]) for line in lines(stream)] == [
+        ("info", "swapped", "model swapped from a to b, approved by ada"),
+        ("error", "swap_refused", "the promoted version is refused and b stays: The bundle c is altered."),
+        ("warning", "registry_unreadable", "promotions are not seen: There is no registry directory /gone."),
+        ("info", "registry_back", "the registry can be read again"),
+    ]
+
+
 def test_below_its_level_nothing_is_written(stream, clock):
     configure("warning", KEY, (), stream)
     scenario(LogObserver(KEY, clock))

@@ -83,6 +83,11 @@ def busy(observer):
     observer.checkpointed(3, users=5, watermark=100, secs=0.02)
     observer.store_failed("no connection")
     observer.paused([0], "the store is not available")
+    observer.preparing("m-2")
+    observer.prepared("m-2", 0.75)
+    observer.swapped(model="m-2", engine="forest", feature_set="xyz", former="m-1", approved_by="ada")
+    observer.swap_refused("m-3", "m-2", "altered")
+    observer.followed(failure="", is_current=False)
 
 
 def test_every_hook_is_counted_where_its_name_says(observer):
@@ -119,7 +124,12 @@ def test_every_hook_is_counted_where_its_name_says(observer):
         "fraudstream_paused_partitions": 1,
         "fraudstream_assigned_partitions": 2,
         "fraudstream_live_partitions": 2,
-        "fraudstream_model_info{engine=onnx,feature_set=abc,model=m-1,state=def}": 1,
+        "fraudstream_model_info{engine=forest,feature_set=xyz,model=m-2,state=def}": 1,
+        "fraudstream_model_swaps_total{outcome=swapped}": 1,
+        "fraudstream_model_swaps_total{outcome=refused}": 1,
+        "fraudstream_model_current": 0,
+        "fraudstream_registry_readable": 1,
+        "fraudstream_model_load_seconds_sum": 0.75,
         "fraudstream_start_time_seconds": 1_700_000_000.0,
         "fraudstream_worker_up": 1,
     }
@@ -217,6 +227,15 @@ def test_a_partition_that_recovers_is_not_live_nor_paused_until_it_is_told(obser
     assert found["fraudstream_partition_paused{partition=0}"] == 0
     observer.live(0)
     assert shown(observer)["fraudstream_partition_live{partition=0}"] == 1
+
+
+def test_a_worker_that_follows_nothing_is_current_and_one_without_its_registry_says_so(observer):
+    assert shown(observer)["fraudstream_model_current"] == 1
+    assert shown(observer)["fraudstream_registry_readable"] == 1
+    observer.followed(failure="There is no registry directory", is_current=False)
+    assert shown(observer)["fraudstream_registry_readable"] == 0
+    observer.followed(failure="", is_current=True)
+    assert shown(observer)["fraudstream_registry_readable"] == shown(observer)["fraudstream_model_current"] == 1
 
 
 def test_the_breaker_closes_again(observer):

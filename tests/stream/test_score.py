@@ -13,7 +13,6 @@ from models.ensemble import load_engine
 from models.reasons import Explainer
 from state.features import StateSpec
 from state.windows import Windows
-from stream.app import open_model
 from stream.codec import DecisionEncoder, Decoder
 from stream.errors import UsageError
 from stream.feature_log import FeatureLog
@@ -23,6 +22,7 @@ from stream.line import Line, Topics
 from stream.mapping import Limits, Mapping
 from stream.partition import Partition, Phase
 from stream.score import score_file
+from stream.scoring import open_model
 from stream.simulate import Simulation, simulate
 from stream.simulation_file import write_simulation
 from stream.versions import bundle_directory

@@ -1,0 +1,526 @@
+"""What is promoted is taken up between two batches, or refused with one sentence while the old model stays."""
+
+import json
+import shutil
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from models.ensemble import OnnxEngine, forest_engine, read_forests
+from models.errors import ModelError
+from models.self_check import awkward_rows, check_engine
+from small_models import FOREIGN_FEATURES, OTHER_FEATURES, other_features, promote, small_model
+from state.features import parse_feature_set
+from stream.app import _Models, _swapper
+from stream.errors import StartupError
+from stream.model_cache import ModelCache
+from stream.observer import Observer
+from stream.scoring import first_model, prove
+from stream.settings import load_settings
+from stream.sources import CHAMPION, DirectorySource
+
+
+class Told(Observer):
+    """Every hook of a swap, in order."""
+
+    def __init__(self):
+        self.events = []
+        self.current = None
+
+    def preparing(self, version):
+        self.events.append(("preparing", version))
+
+    def swapped(self, *, model, engine, feature_set, former, approved_by):
+        self.events.append(("swapped", former, model, approved_by))
+
+    def swap_refused(self, version, running, sentence):
+        self.events.append(("refused", version, running, sentence))
+
+    def followed(self, *, failure, is_current):
+        self.current = (failure, is_current)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class FakeLine:
+    """Keeps the scorer it is told to use."""
+
+    def __init__(self):
+        self.scorer = None
+
+    def use(self, scorer):
+        self.scorer = scorer
+
+
+@dataclass(frozen=True)
+class Around:
+    feature_bytes: int = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """Three versions over the default features, one over others, one that needs a field the state does not keep."""
+    folder = tmp_path_factory.mktemp("bundles")
+    found = {name: small_model(folder / name, seed) for seed, name in enumerate("abc")}
+    found["other"] = small_model(folder / "other", 7, other_features())
+    found["foreign"] = small_model(folder / "foreign", 8, parse_feature_set(FOREIGN_FEATURES))
+    return found
+
+
+class Stand:
+    """A registry, a worker's cache, and a swapper that looks when it is told to."""
+
+    def __init__(self, folder, bundles, **more):
+        self.registry, self.cache = folder / "registry", folder / "cache"
+        self.bundles = bundles
+        self.told, self.clock, self.line = Told(), Clock(), FakeLine()
+        followed = {"model.follow": str(self.registry), "model.cache": str(self.cache), **more}
+        self.settings = load_settings(None, {}, followed)
+        self.renewals, self.can_renew = [], True
+
+    def begin(self, around=Around()):
+        first = first_model(self.settings)
+        models = _Models(self.settings, self.settings.state_spec(), around)
+        running = models.model(first.scoring, first.pointer)
+        self.swapper = _swapper(self.settings, self.told, models, running)
+        self.swapper._clock = self.clock
+        self.line.use(running.scorer)
+        return first
+
+    def promote(self, name, by="ada"):
+        return promote(self.registry, self.bundles[name], by)
+
+    def look(self, secs=5.0):
+        """Let the swapper look once, and the loop come to the end of a batch."""
+        self.clock.now += secs
+        self.swapper.poll()
+        self.swapper.swap(self.line, self.renew)
+
+    def renew(self, make_windows):
+        self.renewals.append(make_windows().feature_set.hash)
+        return self.can_renew
+
+    @property
+    def version(self):
+        return self.line.scorer.encoder._model
+
+    def kinds(self):
+        return [event[0] for event in self.told.events]
+
+
+@pytest.fixture
+def stand(tmp_path, bundles):
+    found = Stand(tmp_path, bundles)
+    found.promote("a")
+    found.begin()
+    found.look()
+    return found
+
+
+def test_a_promotion_is_taken_up_at_the_end_of_a_batch_and_not_before(stand):
+    pointer = stand.promote("b", by="grace")
+    stand.swapper.poll()
+    assert stand.version == stand.bundles["a"].version
+    assert stand.told.current == ("", False)
+    stand.swapper.swap(stand.line, stand.renew)
+    assert stand.version == stand.bundles["b"].version
+    assert stand.told.events == [
+        ("preparing", pointer.version),
+        ("swapped", stand.bundles["a"].version, pointer.version, "grace"),
+    ]
+    stand.look()
+    assert stand.told.current == ("", True)
+    assert stand.renewals == []
+
+
+def test_scores_after_a_swap_are_those_of_the_promoted_bundle_to_the_bit(stand, bundles):
+    stand.promote("b")
+    stand.look()
+    alone = prove(stand.settings, bundles["b"].directory)
+    x = np.random.default_rng(1).lognormal(3, 1, (300, 24)).astype(np.float32)
+    mine, other = stand.line.scorer.judge.judge(x), alone.judge.judge(x)
+    np.testing.assert_array_equal(mine.scores.view(np.uint32), other.scores.view(np.uint32))
+    np.testing.assert_array_equal(mine.outcomes, other.outcomes)
+
+
+def test_a_rollback_is_a_swap_that_opens_nothing(stand, bundles):
+    stand.promote("b")
+    stand.look()
+    before = stand.version
+    # Not even the bundle is needed: the model before is in memory.
+    (stand.registry / bundles["a"].version / "model.onnx").write_bytes(b"")
+    stand.promote("a", by="on call")
+    stand.look()
+    assert (before, stand.version) == (bundles["b"].version, bundles["a"].version)
+    assert stand.told.events[-1] == ("swapped", bundles["b"].version, bundles["a"].version, "on call")
+
+
+def test_a_promotion_taken_back_before_the_loop_took_it_up_is_forgotten(stand):
+    stand.promote("b")
+    stand.swapper.poll()
+    stand.promote("a")
+    stand.look()
+    assert stand.version == stand.bundles["a"].version
+    assert "swapped" not in stand.kinds()
+    assert stand.told.current == ("", True)
+
+
+def test_of_two_promotions_in_a_row_the_later_one_is_taken_up(stand):
+    stand.promote("b")
+    stand.swapper.poll()
+    stand.promote("c")
+    stand.look()
+    assert stand.version == stand.bundles["c"].version
+    assert stand.kinds().count("swapped") == 1
+
+
+def test_the_same_version_approved_again_is_no_swap(stand):
+    stand.promote("a", by="somebody else")
+    stand.look()
+    assert stand.kinds() == []
+    assert stand.told.current == ("", True)
+
+
+def spoil_byte(registry, version):
+    path = registry / version / "lightgbm.txt"
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(bytes(raw))
+
+
+def spoil_file(registry, version):
+    (registry / version / "xgboost.json").unlink()
+
+
+def spoil_bundle(registry, version):
+    shutil.rmtree(registry / version)
+
+
+def spoil_manifest(registry, version):
+    path = registry / version / "manifest.json"
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+def spoil_pointer(registry, version):
+    (registry / CHAMPION).write_bytes(b'{"version": "' + version.encode())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (spoil_byte, "lightgbm.txt does not match its checksum"),
+        (spoil_file, "lacks xgboost.json"),
+        (spoil_bundle, "is missing: promote it again"),
+        (spoil_manifest, "is not the one that was promoted"),
+        (spoil_pointer, "is no pointer to a version"),
+    ],
+)
+def test_what_is_bad_is_refused_once_in_one_sentence_and_the_old_model_stays(stand, bundles, spoil, sentence):
+    pointer = stand.promote("b")
+    spoil(stand.registry, pointer.version)
+    for _ in range(3):
+        stand.look(secs=0.1)
+    refused = [event for event in stand.told.events if event[0] == "refused"]
+    assert len(refused) == 1, "said once"
+    assert refused[0][2] == bundles["a"].version
+    assert sentence in refused[0][3]
+    assert stand.version == bundles["a"].version
+    assert stand.told.current == ("", False)
+    assert stand.kinds().count("preparing") <= 1, "not tried again at once"
+
+
+def test_a_refused_version_is_tried_again_ever_more_seldom(stand):
+    pointer = stand.promote("b")
+    spoil_bundle(stand.registry, pointer.version)
+    tried_at = []
+    for second in range(120):
+        before = stand.kinds().count("preparing")
+        stand.look(secs=1.0)
+        if stand.kinds().count("preparing") > before:
+            tried_at.append(second)
+    gaps = np.diff(tried_at)
+    assert len(tried_at) >= 4
+    assert (gaps[1:] >= 2 * gaps[:-1] - 1).all(), tried_at
+    assert stand.kinds().count("refused") == 1
+
+
+def test_a_bundle_that_was_copied_after_its_pointer_is_taken_up_when_it_is_there(stand):
+    pointer = stand.promote("b")
+    hidden = stand.registry.parent / "hidden"
+    (stand.registry / pointer.version).rename(hidden)
+    stand.look()
+    assert stand.version == stand.bundles["a"].version
+    hidden.rename(stand.registry / pointer.version)
+    stand.look(secs=60)
+    assert stand.version == stand.bundles["b"].version
+
+
+def test_after_a_refusal_the_old_version_named_again_is_current(stand):
+    spoil_bundle(stand.registry, stand.promote("b").version)
+    stand.look()
+    stand.promote("a")
+    stand.look()
+    assert stand.told.current == ("", True)
+
+
+def test_a_bundle_whose_features_need_another_field_is_refused_with_the_way_to_warm_it(stand):
+    stand.promote("foreign")
+    stand.look()
+    assert stand.kinds()[-1] == "refused"
+    assert "reads the field 'terminal_id', but the state keeps" in stand.told.events[-1][3]
+    assert "warm the new state from the log" in stand.told.events[-1][3]
+    assert stand.renewals == []
+
+
+def test_other_features_over_the_same_fields_begin_with_windows_of_their_own(stand, bundles):
+    stand.promote("other")
+    stand.look()
+    assert stand.renewals == [other_features().hash]
+    assert stand.version == bundles["other"].version
+    assert stand.line.scorer.encoder._feature_set == other_features().hash
+    schema = stand.line.scorer.feature_log._schema
+    assert schema.metadata[b"feature_set"].decode() == other_features().hash
+    assert json.loads(schema.metadata[b"features"]) == list(other_features().names)
+
+
+def test_while_the_store_does_not_take_part_the_old_model_stays_and_the_loop_is_not_held_up(stand, bundles):
+    stand.can_renew = False
+    stand.promote("other")
+    stand.look()
+    for _ in range(50):
+        stand.swapper.swap(stand.line, stand.renew)
+    assert len(stand.renewals) == 1
+    assert stand.version == bundles["a"].version
+    stand.can_renew = True
+    stand.look(secs=2)
+    assert stand.version == bundles["other"].version
+
+
+def test_a_feature_set_that_the_settings_do_not_name_is_refused(tmp_path, bundles):
+    declared = tmp_path / "declared.toml"
+    declared.write_bytes(OTHER_FEATURES)
+    stand = Stand(tmp_path, bundles, **{"state.feature_set": str(declared)})
+    stand.promote("other")
+    stand.begin()
+    stand.promote("a")
+    stand.look()
+    assert "state.feature_set names other" in stand.told.events[-1][3]
+
+
+def test_a_row_that_the_features_topic_cannot_take_is_refused(stand, tmp_path, bundles):
+    stand = Stand(tmp_path / "small", bundles)
+    stand.promote("other")
+    stand.begin(Around(feature_bytes=1200))
+    stand.promote("a")
+    stand.look()
+    assert "takes records of 1200 bytes" in stand.told.events[-1][3]
+    assert stand.version == bundles["other"].version
+
+
+def test_a_registry_that_goes_away_is_told_and_changes_nothing(stand):
+    shutil.rmtree(stand.registry)
+    stand.look()
+    assert stand.told.current[0].startswith("There is no registry directory")
+    assert stand.version == stand.bundles["a"].version
+    stand.promote("b")
+    stand.look()
+    assert stand.version == stand.bundles["b"].version
+
+
+def test_an_engine_that_fails_its_check_is_refused(stand, monkeypatch):
+    def disagree(*_):
+        raise ModelError("The engines do not agree")
+
+    monkeypatch.setattr("stream.scoring.check_engine", disagree)
+    stand.promote("b")
+    stand.look()
+    assert stand.told.events[-1][3] == "The engines do not agree"
+
+
+def test_an_unexpected_error_is_refused_too_and_the_thread_lives_on(stand, monkeypatch, caplog):
+    def stumble(*_):
+        raise ZeroDivisionError("who knows")
+
+    monkeypatch.setattr("stream.scoring.check_engine", stumble)
+    stand.promote("b")
+    stand.look()
+    assert "cannot be loaded (ZeroDivisionError): see the log" in stand.told.events[-1][3]
+    assert "ZeroDivisionError" in caplog.text
+    monkeypatch.undo()
+    stand.look(secs=60)
+    assert stand.version == stand.bundles["b"].version
+
+
+def test_the_thread_sees_a_promotion_by_itself(tmp_path, bundles):
+    stand = Stand(tmp_path, bundles, **{"model.poll_interval": "10ms"})
+    stand.promote("a")
+    stand.begin()
+    prepared = threading.Event()
+    stand.told.prepared = lambda *_: prepared.set()
+    stand.swapper.start()
+    stand.promote("b")
+    assert prepared.wait(30), "not prepared within 30 s"
+    stand.swapper.stop()
+    stand.swapper._thread.join(10)
+    assert not stand.swapper._thread.is_alive()
+    stand.swapper.swap(stand.line, stand.renew)
+    assert stand.version == bundles["b"].version
+
+
+# The cache.
+
+
+def test_without_the_registry_a_worker_begins_with_the_model_it_ran_last(stand, bundles, tmp_path):
+    stand.promote("b")
+    stand.look()
+    stand.look()  # kept once it runs
+    shutil.rmtree(stand.registry)
+    again = Stand(tmp_path, bundles)
+    first = again.begin()
+    assert again.version == bundles["b"].version
+    assert first.failure.startswith("There is no registry directory")
+    again.promote("c")
+    again.look()
+    assert again.version == bundles["c"].version
+
+
+def test_a_champion_that_cannot_be_used_at_a_start_leaves_the_cached_model(stand, bundles, tmp_path):
+    spoil_byte(stand.registry, stand.promote("b").version)
+    again = Stand(tmp_path, bundles)
+    first = again.begin()
+    assert again.version == bundles["a"].version
+    assert "does not match its checksum" in first.failure
+    again.look()
+    assert again.told.events[-1][:3] == ("refused", bundles["b"].version, bundles["a"].version)
+
+
+def test_with_neither_registry_nor_cache_there_is_one_sentence(tmp_path, bundles):
+    stand = Stand(tmp_path, bundles)
+    with pytest.raises(StartupError, match=r"There is no registry directory .* Nor is there a model in .*cache"):
+        stand.begin()
+
+
+def test_a_registry_without_any_promotion_says_so(tmp_path, bundles):
+    stand = Stand(tmp_path, bundles)
+    stand.registry.mkdir()
+    with pytest.raises(StartupError, match=r"No version was promoted in .*registry yet"):
+        stand.begin()
+
+
+def test_the_registry_is_never_a_cache(tmp_path, bundles):
+    stand = Stand(tmp_path, bundles, **{"model.cache": str(tmp_path / "registry" / "." / "..") + "/registry"})
+    stand.promote("a")
+    with pytest.raises(StartupError, match="give the worker a directory of its own"):
+        stand.begin()
+
+
+def test_a_cache_keeps_few_versions_and_whole_ones(stand, bundles, tmp_path):
+    for name in "bcabc":
+        stand.promote(name)
+        stand.look()
+        stand.look()
+    stand.promote("other")
+    stand.look()
+    stand.look()
+    kept = {path.name for path in stand.cache.iterdir() if path.is_dir()}
+    assert len(kept) == 3
+    assert {bundles["other"].version, bundles["c"].version} <= kept
+    source = DirectorySource(stand.cache)
+    assert source.current().version == bundles["other"].version
+    prove(stand.settings, source.open(source.current()))
+
+
+def test_a_copy_that_is_not_whole_is_not_named(stand, bundles):
+    pointer = stand.promote("b")
+    spoil_byte(stand.registry, pointer.version)
+    cache = ModelCache(stand.cache)
+    with pytest.raises(ModelError, match="does not match its checksum"):
+        cache.keep(pointer, stand.registry / pointer.version)
+    assert DirectorySource(stand.cache).current().version == bundles["a"].version
+    assert [path for path in stand.cache.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_cache_that_cannot_be_written_is_one_warning_and_no_more(stand, bundles, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(ModelCache, "keep", refuse)
+    stand.promote("b")
+    for _ in range(3):
+        stand.look()
+    assert stand.version == bundles["b"].version
+    assert caplog.text.count("cannot be kept for a start without the registry") == 1
+
+
+# The check of an engine.
+
+
+class Shifted:
+    """An engine that is wrong in some way."""
+
+    name = "forest"
+
+    def __init__(self, engine, shift=0.0, *, by_batch=False, score=None):
+        self._engine, self._shift, self._by_batch, self._score = engine, shift, by_batch, score
+
+    def score(self, x):
+        scores = self._engine.score(x)
+        if self._score is not None:
+            scores[0] = self._score
+        return scores * np.float32(1 - 1e-6) if self._by_batch and len(x) < 100 else scores
+
+    def margins(self, x):
+        return self._engine.margins(x) + self._shift
+
+
+@pytest.fixture(scope="module")
+def parts(bundles):
+
+    forests = read_forests(bundles["a"])
+    return bundles["a"], forest_engine(bundles["a"], forests), forests
+
+
+def test_an_engine_passes_its_check_and_so_does_the_other(parts):
+
+    bundle, engine, forests = parts
+    check_engine(bundle, engine, forests)
+    check_engine(bundle, OnnxEngine(bundle), forests)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"shift": 1e-4}, "log-odds are up to 0.0001"),
+        ({"shift": float("nan")}, "log-odds are up to nan"),
+        ({"by_batch": True}, "in batches of 1: choose another"),
+        ({"score": 1.5}, "are no probabilities"),
+        ({"score": float("nan")}, "are no probabilities"),
+    ],
+)
+def test_an_engine_that_is_wrong_fails_its_check(parts, wrong, sentence):
+    bundle, engine, forests = parts
+    with pytest.raises(ModelError, match=sentence):
+        check_engine(bundle, Shifted(engine, **wrong), forests)
+
+
+def test_the_rows_of_the_check_hold_thresholds_their_neighbours_and_what_is_no_number(parts):
+    _, _, forests = parts
+    x = awkward_rows(forests)
+    assert np.array_equal(x.view(np.uint32), awkward_rows(forests).view(np.uint32)), "the same each time"
+    for forest in forests:
+        inner = forest.left >= 0
+        for column in range(forest.n_features):
+            own = forest.threshold[inner & (forest.feature == column)]
+            if len(own):
+                assert np.isin(x[:, column], own).any()
+                assert np.isin(x[:, column], np.nextafter(own, np.float32(np.inf))).any()
+    assert np.isnan(x).any()
+    assert np.isinf(x).any()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import confluent_kafka.admin  # noqa: F401 (list_topics imports it inside C, where Ctrl-C would become an ImportError)
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from stream.errors import StartupError

@@ -211,7 +211,7 @@ def test_the_terminal_shows_the_base_models_beside_the_ensemble_and_where_the_re
 
 def test_the_handbooks_protocol_compares_five_models(tmp_path, command):
     path = tmp_path / "month.parquet"
-    simulation = Simulation(events=12_000, users=400, merchants=50, days=22, fraud_rate=0.05, seed=3)
+    simulation = Simulation(events=24_000, users=800, merchants=50, days=22, fraud_rate=0.08, seed=3)
     write_simulation(simulate(simulation), path)
     args = ("--protocol", "handbook", "--train-start", "2024-01-01", path, "--resamples", 5, "-o", "out")
     done = command("evaluate", *args)

@@ -18,7 +18,7 @@ from stream.errors import UsageError
 from stream.feature_log import FeatureLog
 from stream.files import read_records
 from stream.judge import EnsembleJudge
-from stream.line import Line, Topics
+from stream.line import Line, Scorer, Topics
 from stream.mapping import Limits, Mapping
 from stream.partition import Partition, Phase
 from stream.score import score_file
@@ -51,9 +51,11 @@ def line_decisions(path, model_bundle, engine_name, size):
     partition = Partition(0, Windows(SPEC, feature_set), Phase.LIVE)
     line = Line(
         Decoder(Mapping(), Limits()),
-        judge,
-        DecisionEncoder(judge.outcome_names, bundle.version, engine.name, feature_set.hash),
-        FeatureLog(feature_set.names, feature_set.hash, max_bytes=1 << 20),
+        Scorer(
+            judge,
+            DecisionEncoder(judge.outcome_names, bundle.version, engine.name, feature_set.hash),
+            FeatureLog(feature_set.names, feature_set.hash, max_bytes=1 << 20),
+        ),
         Topics("decisions", "dlq", ""),
         lambda one, users: one.windows.add(users, [None] * len(users), None),
         lambda: NOW_MS,

@@ -9,7 +9,7 @@ import pytest
 from committed import committed
 from kafka_server import KafkaServer
 from kafka_topics import Topics, wait_until
-from line_thread import ThreadedCrew, line_settings, threaded_crew
+from line_thread import Hold, LineThread, ThreadedCrew, line_settings, threaded_crew
 from redis_server import RedisServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
@@ -94,6 +94,35 @@ def test_a_broker_restart_leaves_no_trace(own_kafka: KafkaServer, calm):
             own_kafka.restart(crash=crash)
             hold.release()
         assert crew.finish().differences(calm.output) == []
+
+
+def test_a_broker_outage_longer_than_the_session_leaves_no_trace(own_kafka: KafkaServer, calm):
+    """A static member joins again; or an attempt whose answer was lost has taken its own place, and the client calls it
+    fenced. Then it ends as it would for a twin, and whatever runs it starts it again.
+    """
+    topics = Topics(own_kafka.bootstrap)
+    topics.create_exactly(calm.source)
+    topics.produce(calm.source, calm.rows)
+    settings = line_settings(topics.bootstrap) | SMALL | {"kafka.transaction_timeout_ms": 10_000}
+    ended: list[LineThread] = []
+    with threaded_crew(topics, calm.source, settings) as crew:
+
+        def fifth_commit(worker: LineThread) -> tuple[LineThread, Hold]:
+            hold = worker.hold("offsets_sent", 5)
+            wait_until(lambda: hold.reached.is_set() or not worker.alive, "it commits again, or has ended", 90)
+            if hold.reached.is_set():
+                return worker, hold
+            assert "Another worker joined with the same kafka.instance_id, or this one did not" in str(worker.error)
+            ended.append(worker)
+            return fifth_commit(crew.here("w1"))
+
+        worker, hold = fifth_commit(crew.here("w1"))
+        for crash in (False, True):
+            own_kafka.restart(crash=crash)
+            hold.release()
+            worker, hold = fifth_commit(worker)
+        hold.release()
+        assert crew.finish(ended=ended).differences(calm.output) == []
 
 
 def test_a_commit_that_never_returns_is_left_behind_with_its_producer(shared: ThreadedCrew, calm):

@@ -61,6 +61,7 @@ __all__ = [
     "shap",
     "shap_bank",
     "shap_kernel",
+    "svg",
     "tensor_engine",
     "tensor_graph",
     "tensor_trees",

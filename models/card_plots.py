@@ -1,6 +1,5 @@
-"""The model card's plots, as SVG that is equal byte for byte for equal input. Offline only: needs matplotlib."""
+"""The model card's plots."""
 
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,49 +7,22 @@ import numpy as np
 import numpy.typing as npt
 
 from models.card import Judged, Segment, reliability, segments
-from models.errors import ModelError
 from models.policy import Thresholds
+from models.svg import svg
 
-# Fixed: names inside the file would otherwise be drawn at random, and text become outlines of the fonts at hand.
-STYLE = {"svg.hashsalt": "fraudstream", "svg.fonttype": "none", "font.family": "sans-serif", "axes.grid": True}
+SIZE_INCHES = (7.0, 3.6)
 POINTS = 400
-
-
-def check_plots() -> None:
-    """Raise ModelError where plots cannot be drawn; asked before the work that they close."""
-    try:
-        import matplotlib as mpl  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise ModelError("The model card's plots need matplotlib: pip install fraudstream[train].") from error
 
 
 def card_plots(judged: Judged, thresholds: Thresholds, days: Sequence[tuple[int, int, int]]) -> dict[str, bytes]:
     """Return the plots by file name; `days` as from `models.card.days`. Raises ModelError without matplotlib."""
-    check_plots()
     figures: dict[str, Callable[[Any], None]] = {
         "card_data.svg": lambda figure: _data(figure, days),
         "card_quality.svg": lambda figure: _quality(figure, judged, thresholds),
         "card_calibration.svg": lambda figure: _calibration(figure, judged),
         "card_segments.svg": lambda figure: _segments(figure, segments(judged, thresholds.review)),
     }
-    return {name: _svg(draw) for name, draw in figures.items()}
-
-
-def _svg(draw: Callable[[Any], None]) -> bytes:
-    # Imported when it draws: the worker does without it.
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    sink = io.BytesIO()
-    style: Any = {**mpl.rcParamsDefault, **STYLE}
-    style.pop("backend")  # no rc_context may change it; the canvas is chosen below
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(7.0, 3.6), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
-    return sink.getvalue()
+    return {name: svg(draw, SIZE_INCHES, name, {"axes.grid": True}).encode() for name, draw in figures.items()}
 
 
 def _data(figure: Any, days: Sequence[tuple[int, int, int]]) -> None:

@@ -1,18 +1,14 @@
-"""The plots of a report, as SVG to stand inside a page. The same evaluation gives the same bytes.
+"""The plots of a report, as SVG to stand inside a page. The same evaluation gives the same bytes."""
 
-matplotlib is imported here alone, and this module by nothing that a worker imports.
-"""
-
-import io
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from models.errors import EvaluationError
 from models.evaluation import ENSEMBLE, Evaluation
 from models.evaluation_segments import UNKNOWN
+from models.svg import svg
 
 SIZE_INCHES = (5.6, 3.9)
 COLOURS = ("#1f5fa8", "#d0722c", "#3f8f54", "#8a5fb0", "#777777")
@@ -20,7 +16,7 @@ HONEST, FRAUD = COLOURS[0], "#c0392b"
 
 
 def plots(evaluation: Evaluation) -> dict[str, str]:
-    """Return each plot's SVG by its title. Raises EvaluationError where matplotlib is missing."""
+    """Return each plot's SVG by its title. Raises ModelError where matplotlib is missing."""
     drawn: dict[str, Callable[[Any], None]] = {
         "ROC curve": partial(_roc, evaluation=evaluation),
         "Precision and recall": partial(_precision_recall, evaluation=evaluation),
@@ -34,39 +30,10 @@ def plots(evaluation: Evaluation) -> dict[str, str]:
     return {title: draw_svg(draw, title) for title, draw in drawn.items()}
 
 
-def check_matplotlib() -> None:
-    """Raise EvaluationError where matplotlib is missing: it comes with the extra for offline work."""
-    try:
-        import matplotlib as mpl  # noqa: F401, PLC0415
-    except ImportError:
-        raise EvaluationError(
-            "A report's plots need matplotlib: pip install 'fraudstream[train]', or leave the page out (--json alone).",
-        ) from None
-
-
 def draw_svg(draw: Callable[[Any], None], name: str) -> str:
-    """Return the SVG element of one pair of axes; the name keeps its ids apart from those of other plots on a page."""
-    check_matplotlib()
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    look: Any = {
-        "svg.hashsalt": name,
-        "svg.fonttype": "none",
-        # A country called "$" is a text like any other.
-        "text.parse_math": False,
-        "font.size": 9.0,
-        "font.family": "sans-serif",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with mpl.rc_context(look):
-        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
-        draw(figure.add_subplot())
-        out = io.StringIO()
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(out, format="svg", metadata=nothing)
-    text = out.getvalue()
+    """Return the SVG element of one pair of axes. Raises ModelError where matplotlib is missing."""
+    style = {"font.size": 9.0, "axes.spines.top": False, "axes.spines.right": False}
+    text = svg(lambda figure: draw(figure.add_subplot()), SIZE_INCHES, name, style)
     return text[text.index("<svg") :].strip()
 
 

@@ -6,7 +6,7 @@ payment judged without the month before it would look like a new user's.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -23,6 +23,7 @@ from stream.backfill import feature_rows
 from stream.currencies import EXPONENTS
 from stream.errors import UsageError
 from stream.files import read_records
+from stream.labelled import first_present, label_of
 from stream.mapping import Limits, Mapping
 from stream.nearest import did_you_mean
 
@@ -30,14 +31,6 @@ __all__ = ["ALWAYS", "Labelled", "Period", "read_labelled"]
 
 #: Columns by which figures are split, as our mapping names them.
 DIMENSIONS: Final = ("country", "channel")
-
-_LABELS: Final[dict[Any, int]] = {
-    # True and 1.0 are the same keys as 1.
-    0: 0,
-    1: 1,
-    **dict.fromkeys(("0", "0.0", "false", "False", "FALSE"), 0),
-    **dict.fromkeys(("1", "1.0", "true", "True", "TRUE"), 1),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +144,7 @@ class _Columns:
                 f"--label{did_you_mean(self.label, known)}"
             )
         for number, row in zip(numbers, rows, strict=True):
-            fraud = _label(row.get(self.label))
+            fraud = label_of(row.get(self.label))
             if fraud is None:
                 said = row.get(self.label)
                 what = "no label" if said is None else f"the label {said!r}"
@@ -162,8 +155,7 @@ class _Columns:
             self.labels.append(fraud)
         self.user_ids += user_ids
         for name, values in self.dimensions.items():
-            theirs, default = self.mapping.names(name), self.mapping.defaults.get(name, "")
-            values += [_first(row, theirs, default) for row in rows]
+            values.extend(map(first_present(self.mapping, name), rows))
 
     def whole(self) -> Labelled:
         if not self.read:
@@ -191,14 +183,6 @@ class _Columns:
             self.refused,
             self.first_refused,
         )
-
-
-def _label(value: Any) -> int | None:
-    return _LABELS.get(value) if isinstance(value, bool | int | float | str) else None
-
-
-def _first(row: dict[str, Any], names: Iterable[str], default: str) -> str:
-    return next((str(row[name]) for name in names if row.get(name) not in (None, "")), default)
 
 
 def _major(

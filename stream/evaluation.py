@@ -15,20 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bootstrap import group_codes
-from models.bundle import Bundle, open_bundle
+from models.bundle import Bundle
 from models.ensemble import load_engine
 from models.evaluation import Evaluation, Plan, Sample, evaluate
 from models.evaluation_segments import amount_bands
-from state.features import FeatureSet, parse_feature_set
-from stream.errors import StartupError, UsageError
+from state.features import FeatureSet
+from stream.errors import UsageError
 from stream.evaluated import ALWAYS, Labelled, Period, read_labelled
-from stream.nearest import did_you_mean
+from stream.scoring import open_model
 from stream.settings import Settings
 
-__all__ = ["Evaluated", "Progress", "bundle_directory", "described", "evaluate_file", "read_file"]
+__all__ = ["Evaluated", "Progress", "described", "evaluate_file", "read_file"]
 
 #: Where versions of the registry lie.
-VERSIONS: Final = Path("var/models")
 BASE_MODELS: Final = ("xgboost", "lightgbm")
 AMOUNT_BANDS: Final = (10.0, 50.0, 100.0, 500.0)
 _BATCH: Final = 1 << 15
@@ -54,18 +53,6 @@ class Evaluated:
 
     evaluation: Evaluation
     about: dict[str, Any]
-
-
-def bundle_directory(model: str, versions: Path = VERSIONS) -> Path:
-    """Return the bundle of this path, or of this version among the registry's. Raises UsageError."""
-    for directory in (Path(model), versions / model):
-        if directory.is_dir():
-            return directory
-    known = [path.name for path in versions.iterdir() if path.is_dir()] if versions.is_dir() else []
-    raise UsageError(
-        f"There is no model {model}, neither a bundle's directory nor a version in {versions}"
-        f"{did_you_mean(model, known)}"
-    )
 
 
 def read_file(
@@ -106,13 +93,7 @@ def evaluate_file(
     Raises UsageError, StateError or ModelError with one sentence.
     """
     # Step 1
-    bundle = open_bundle(directory)
-    feature_set = parse_feature_set(bundle.feature_set)
-    if feature_set.hash != bundle.feature_set_hash or feature_set.names != bundle.feature_names:
-        raise StartupError(
-            f"The bundle {directory} names feature set {bundle.feature_set_hash}, but holds {feature_set.hash}: it was "
-            f"written by another version; train it again."
-        )
+    bundle, feature_set = open_model(directory)
     chosen = plan(bundle)
     # Step 2
     with progress(f"computing {len(feature_set.names)} features", rows) as tell:

@@ -202,9 +202,7 @@ def bundle_places(settings: Settings, version: str) -> list[Path]:
         raise FraudstreamError(
             f"The decision names the model {version!r}, which is no version: a worker did not write it."
         )
-    # The section is the registry's own; where it is not configured its default holds.
-    directory = getattr(getattr(settings, "registry", None), "directory", "var/models")
-    return [Path(directory, version), Path(settings.model.bundle)]
+    return [Path(settings.registry.directory, version), Path(settings.model.bundle)]
 
 
 def _name(decided: Any) -> str:

@@ -26,7 +26,7 @@ from stream.files import read_records
 from stream.mapping import Limits, Mapping
 from stream.nearest import did_you_mean
 
-__all__ = ["Labelled", "first_present", "read_labelled"]
+__all__ = ["Labelled", "first_present", "label_of", "read_labelled"]
 
 CHUNK: Final = 8_192
 
@@ -125,9 +125,9 @@ class _Rows:
         self._events.append(decoded.events)
 
     def _read_label(self, value: dict[str, Any], message: MessageLike, transaction_id: str) -> int:
-        text = str(value.get(self._label)).strip().lower()
-        found = LABELS.get(text)
+        found = label_of(value.get(self._label))
         if found is None:
+            text = str(value.get(self._label)).strip().lower()
             says = "has no label" if text in UNKNOWN else f"says {value[self._label]!r}, which is neither 0 nor 1,"
             raise UsageError(
                 f"{self._path} row {message.offset()}, counted from 0 (transaction {transaction_id}), {says} in the "
@@ -168,6 +168,11 @@ class _Rows:
             channels=_taken(self.channels, rows),
             refused=self.refused,
         )
+
+
+def label_of(value: Any) -> int | None:
+    """Return what a file's label says, 1 for fraud and 0 for none; None where it says neither."""
+    return LABELS.get(str(value).strip().lower())
 
 
 def first_present(mapping: Mapping, ours: str) -> Callable[[dict[str, Any]], str]:

@@ -30,8 +30,9 @@ from state.features import StateSpec, parse_feature_set
 from stream.errors import PromotionRefused, RegistryError, UsageError
 from stream.judged import Judged, feature_set_gate, fields_read, opponent, read_held
 from stream.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, Version, register_files
-from stream.registry_directory import Entry, Pointer, Versions
+from stream.registry_directory import Entry, Versions
 from stream.settings import Settings
+from stream.sources import Pointer
 
 __all__ = ["Office", "Promotion", "promoter"]
 

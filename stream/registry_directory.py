@@ -24,10 +24,10 @@ from models.bundle import Bundle, open_bundle
 from models.gate import Gate
 from models.manifest import MANIFEST
 from stream.errors import RegistryError
+from stream.sources import CHAMPION, DirectorySource, Pointer, SourceError, write_pointer
 
-__all__ = ["Entry", "Pointer", "Versions", "manifest_sha256"]
+__all__ = ["Entry", "Versions", "manifest_sha256"]
 
-CHAMPION: Final = "champion.json"
 AUDIT: Final = "audit.jsonl"
 HOLDOUTS: Final = "holdouts"
 LOCK: Final = ".lock"
@@ -35,16 +35,6 @@ RESERVED: Final = frozenset({CHAMPION, AUDIT, HOLDOUTS})
 
 READ_ONLY: Final = 0o444
 OWNER_ONLY: Final = 0o600
-FOR_WORKERS: Final = 0o644
-
-
-class Pointer(msgspec.Struct, frozen=True):
-    """champion.json: the version to score with, the SHA-256 of its manifest in hex, who approved it, epoch ms."""
-
-    version: str
-    manifest_sha256: str
-    approved_by: str
-    at: int
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -134,23 +124,17 @@ class Versions:
 
     def pointer(self) -> Pointer | None:
         """Return what workers follow now, None where nothing was promoted. Raises RegistryError."""
-        path = self.directory / CHAMPION
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=Pointer)
-        except FileNotFoundError:
+        if not self.directory.is_dir():
             return None
-        except OSError as error:
-            raise RegistryError(f"{path} cannot be read ({error.strerror}): correct registry.directory.") from error
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise RegistryError(f"{path} is no pointer to a version ({error}): remove it, then promote one.") from error
+        try:
+            return DirectorySource(self.directory).current()
+        except SourceError as error:
+            raise RegistryError(str(error)) from error
 
     def write_pointer(self, pointer: Pointer) -> None:
         """Name the version to score with: a reader sees the former pointer or this one. Raises RegistryError."""
-        content = msgspec.json.format(msgspec.json.encode(pointer), indent=2) + b"\n"
-        with self._writing(), tempfile.TemporaryDirectory(prefix=f".{CHAMPION}.", dir=self.directory) as scratch:
-            fresh = Path(scratch, CHAMPION)
-            _write(fresh, content, FOR_WORKERS)
-            fresh.replace(self.directory / CHAMPION)
+        with self._writing():
+            write_pointer(self.directory, pointer)
             _sync(self.directory)
 
     def record(self, entry: Entry) -> None:

@@ -39,9 +39,9 @@ class ReportFiles:
             if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
                 raise UsageError(f"{path} cannot be written: give another path.")
         if self.page:
-            from models.report_plots import check_matplotlib  # noqa: PLC0415 - not needed without a page
+            from models.svg import check_matplotlib  # noqa: PLC0415 - not needed without a page
 
-            check_matplotlib()
+            check_matplotlib(", or leave the page out (--json alone)")
 
     def write(self, page: Callable[[], str], json: Callable[[], bytes], tell: Callable[[Path], object]) -> None:
         """Write what was asked for, each file whole or not at all, and tell the paths."""

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 
 from models.bundle import Bundle, write_bundle
 from models.card import Judged, card_text, days
-from models.card_plots import card_plots, check_plots
+from models.card_plots import card_plots
 from models.folds import DAY_MS
 from models.holdout import Holdout, holdout_path, write_holdout
 from models.manifest import CARD
 from models.sentences import Sentence
+from models.svg import check_matplotlib
 from models.train import Held, Plan, Trained, train_ensemble
 from state.features import FeatureSet, StateSpec, default_feature_set
 from stream.errors import UsageError
@@ -90,7 +91,7 @@ def train_bundle(
     if not replace:
         check_target(directory)
     if plots:
-        check_plots()
+        check_matplotlib()
     # Step 2
     trained, held = train_ensemble(
         rows.features, rows.labels, rows.times_ms, feature_names=feature_set.names, plan=plan, progress=progress

@@ -1,19 +1,15 @@
 """A model named on the command line: a bundle's directory, or a version under the registry's directory."""
 
 from pathlib import Path
-from typing import Final
 
 from models.manifest import MANIFEST, VERSION
 from stream.errors import UsageError
 from stream.nearest import did_you_mean
 
-__all__ = ["DIRECTORY", "bundle_directory"]
-
-#: Where bundles lie unless the settings say otherwise.
-DIRECTORY: Final = Path("var/models")
+__all__ = ["bundle_directory"]
 
 
-def bundle_directory(name: str, directory: Path = DIRECTORY) -> Path:
+def bundle_directory(name: str, directory: Path) -> Path:
     """Return the bundle's directory; a path that exists comes before a version. Raises UsageError."""
     given = Path(name)
     if given.is_dir():

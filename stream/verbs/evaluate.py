@@ -118,10 +118,11 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
     from models.report import report_html, report_json
     from models.report_plots import plots
     from models.report_tables import as_text, tables
-    from stream.evaluation import bundle_directory, evaluate_file
+    from stream.evaluation import evaluate_file
     from stream.files import count_rows
     from stream.progress import counting
     from stream.report_files import ReportFiles
+    from stream.versions import bundle_directory
 
     files = ReportFiles(options["output"], options["json_file"], data)
     bands, period = _bands(options["amount_bands"]), _period(options["first_day"], options["last_day"])
@@ -139,7 +140,7 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
 
     found = evaluate_file(
         settings,
-        bundle_directory(model),
+        bundle_directory(model, Path(settings.registry.directory)),
         data,
         options["label"],
         plan,

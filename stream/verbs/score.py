@@ -42,7 +42,9 @@ def score(invocation: Invocation, file: Path, model: str | None, output: Path, e
     from stream.versions import bundle_directory
 
     settings = invocation.settings({"model.engine": engine})
-    bundle, feature_set = open_model(bundle_directory(model or settings.model.bundle))
+    bundle, feature_set = open_model(
+        bundle_directory(model or settings.model.bundle, Path(settings.registry.directory))
+    )
     loaded = load_engine(bundle, settings.model.engine)
     spec = settings.state_spec()
     spec.check(feature_set)

@@ -104,5 +104,5 @@ def test_a_holdout_whose_lowest_bins_hold_no_fraud_can_be_drawn():
 
 def test_without_matplotlib_the_sentence_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ModelError, match=r"pip install fraudstream\[train\]"):
+    with pytest.raises(ModelError, match=r"pip install 'fraudstream\[train\]'"):
         card_plots(judged(), THRESHOLDS, [(0, 10, 1)])

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from models.errors import EvaluationError
+from models.errors import ModelError
 from models.evaluation import Plan, Sample, evaluate
 from models.evaluation_cards import DAY_MS
 from models.policy import Thresholds
@@ -120,5 +120,5 @@ def test_the_terminals_tables_are_aligned_and_say_where_frauds_are_too_few(evalu
 
 def test_without_matplotlib_the_sentence_names_what_to_install(evaluation, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    with pytest.raises(EvaluationError, match=r"pip install 'fraudstream\[train\]'"):
+    with pytest.raises(ModelError, match=r"pip install 'fraudstream\[train\]'"):
         plots(evaluation)

@@ -17,7 +17,6 @@ from stream.backfill import backfill
 from stream.cli import fraudstream
 from stream.errors import UsageError
 from stream.evaluated import Period, read_labelled
-from stream.evaluation import bundle_directory
 from stream.mapping import Limits, Mapping
 from stream.report_files import ReportFiles
 from stream.simulate import Simulation, simulate
@@ -235,7 +234,7 @@ def test_the_handbooks_protocol_compares_five_models(tmp_path, command):
         (["bundle", "x.csv"], "File 'x.csv' does not exist."),
         (
             ["bundle", "there.csv"],
-            "There is no model bundle, neither a bundle's directory nor a version in var/models.",
+            "There is no model bundle, neither as a directory nor as a version in var/models.",
         ),
         (["there", "there.csv", "-o", "there.csv"], "there.csv is a file: give -o a folder"),
         (["there", "there.csv", "--json", "there.csv"], "there.csv would be overwritten by its own report"),
@@ -271,13 +270,6 @@ def test_a_model_whose_fields_the_state_does_not_keep_is_refused(command, model_
 def test_one_class_is_one_sentence(command, model_bundle):
     path = lines(command.folder / "rows.jsonl", [payment(at, is_fraud=0) for at in range(30)])
     assert "All 30 transactions are labelled as honest" in sentence(command("evaluate", model_bundle, path))
-
-
-def test_a_version_is_found_among_the_registrys(tmp_path):
-    (tmp_path / "3f0c9a71").mkdir()
-    assert bundle_directory("3f0c9a71", tmp_path) == tmp_path / "3f0c9a71"
-    with pytest.raises(UsageError, match=r"did you mean 3f0c9a71\?"):
-        bundle_directory("3f0c9a7", tmp_path)
 
 
 def test_a_page_that_cannot_be_written_is_said_before_any_work(tmp_path):

@@ -24,10 +24,12 @@ from stream import cli
 from stream.errors import PromotionRefused, RegistryError, UsageError
 from stream.promotion import Office, promoter
 from stream.registry import Registry, register
-from stream.registry_directory import Pointer, Versions, manifest_sha256
+from stream.registry_directory import Versions, manifest_sha256
+from stream.scoring import first_model
 from stream.secret import SecretUrl
 from stream.sections import RegistrySettings
 from stream.settings import load_settings
+from stream.sources import Pointer
 from stream.training import demo_simulation, train_simulated
 
 SMALLER = b"""
@@ -186,9 +188,11 @@ def test_a_promotion_names_the_version_to_workers_in_the_registry_and_on_record(
         "version": first,
         "manifest_sha256": manifest_sha256(Path(settings.directory, first)),
         "approved_by": "Ada",
-        "at": office.versions.pointer().at,
+        "at": office.versions.pointer().at_ms,
     }
     assert aliases(office) == {"champion": first}
+    following = load_settings(None, {}, {"model.follow": settings.directory, "model.cache": f"{settings.directory}/c"})
+    assert first_model(following).scoring.model == first
     second = register(made / "b", None, settings)
     assert office.promote(second, "Bob").replaced == first
     assert aliases(office) == {"champion": second, "previous": first}
@@ -249,7 +253,7 @@ def test_rolling_back_walks_back_through_the_champions_without_gates(made, setti
     impossible = replace(office, bounds=Bounds(min_frauds=10**9))
     assert impossible.rollback("Bob").version == first
     assert office.versions.pointer() == Pointer(
-        first, manifest_sha256(Path(settings.directory, first)), "Bob", office.versions.pointer().at
+        first, manifest_sha256(Path(settings.directory, first)), "Bob", office.versions.pointer().at_ms
     )
     assert aliases(office) == {"champion": first}
     assert actions(office)[-1] == ("rolled_back", first, "Bob")

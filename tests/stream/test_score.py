@@ -1,6 +1,7 @@
 """A file scored offline holds, bit for bit, the decisions that the line gives in batches of any size."""
 
 import json
+import shutil
 
 import numpy as np
 import orjson
@@ -130,6 +131,16 @@ def test_a_model_may_be_named_by_its_version(tmp_path, model_bundle):
     (registry / "first").symlink_to(model_bundle)
     with pytest.raises(UsageError, match=r"did you mean first\?"):
         bundle_directory("frist", registry)
+
+
+def test_a_version_is_looked_for_where_the_settings_keep_the_registry(tmp_path, payments, model_bundle):
+    shutil.copytree(model_bundle, tmp_path / "kept" / "7")
+    (tmp_path / "fraudstream.toml").write_text('[registry]\ndirectory = "kept"\n')
+    command = Command(tmp_path)
+    done = command("score", payments, "--model", "7", "-o", "s.parquet")
+    assert done.returncode == 0, done.stderr
+    done = command("evaluate", "7", payments, "--label", "nothing", "--json", "r.json")
+    assert "has no column nothing" in sentence(done)  # the model was found
 
 
 def test_a_model_that_is_not_there_or_altered_is_one_sentence(tmp_path, payments, model_bundle):

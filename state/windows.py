@@ -357,25 +357,6 @@ class Windows:
         return users.blocks.nbytes + users.queue.nbytes + users.table.nbytes + users.book.nbytes
 
 
-def compute(
-    spec: StateSpec, feature_set: FeatureSet, users: Sequence[bytes], events: Events, *, chunk: int = 65_536
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Return features float32[n, K] and flags uint8[n] of a whole history, `users` being each event's user."""
-    windows = Windows(spec, feature_set)
-    features = np.empty((len(users), len(feature_set.features)), np.float32)
-    flags = np.empty(len(users), np.uint8)
-    for first in range(0, len(users), chunk):
-        rows = slice(first, first + chunk)
-        keys = users[rows]
-        slots = windows.find(keys)
-        if (slots < 0).any():
-            unknown = list(dict.fromkeys(key for key, slot in zip(keys, slots, strict=True) if slot < 0))
-            windows.add(unknown, [None] * len(unknown))
-            slots = windows.find(keys)
-        features[rows], flags[rows] = windows.observe(slots, events[rows])
-    return features, flags
-
-
 def warm(spec: StateSpec | None = None, feature_set: FeatureSet | None = None) -> None:
     """Compile every kernel, or load it from the cache: once at installation, so that a worker starts at once.
 

@@ -16,8 +16,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from state.events import Events
 from state.features import FeatureSet, StateSpec
+from state.history import observe
 from state.windows import Flag, Windows
 from stream.codec import DeadLetter, Decoded, Decoder
 from stream.errors import FraudstreamError, UsageError
@@ -25,7 +25,7 @@ from stream.files import FileRecord, read_records
 from stream.kept_columns import KeptColumns
 from stream.mapping import Limits, Mapping
 
-__all__ = ["Backfill", "backfill", "feature_rows", "none_is_a_transaction", "observe", "refuse", "write_rows"]
+__all__ = ["Backfill", "backfill", "feature_rows", "none_is_a_transaction", "refuse", "write_rows"]
 
 FLAGS: Final = (Flag.LATE, Flag.DUPLICATE, Flag.CONFLICT, Flag.TRUNCATED)
 PARQUET: Final = (".parquet", ".pq")
@@ -53,18 +53,6 @@ def feature_rows(
         decoded, refused = decoder.decode(0, records)
         features, flags = observe(windows, decoded.users, decoded.events)
         yield decoded, features, flags, refused
-
-
-def observe(
-    windows: Windows, users: list[bytes], events: Events
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Let the windows see each user's events in order; return features float32[n, k] and flags uint8[n]."""
-    slots = windows.find(users)
-    unknown = list(dict.fromkeys(users[i] for i in np.flatnonzero(slots < 0)))
-    if unknown:
-        windows.add(unknown, [None] * len(unknown), None)
-        slots = windows.find(users)
-    return windows.observe(slots, events)
 
 
 def backfill(

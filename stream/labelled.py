@@ -7,7 +7,7 @@ because they repeat what a log in that order would give.)
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +18,8 @@ import orjson
 
 from state.events import Events
 from state.features import FeatureSet, StateSpec
-from state.windows import Windows
-from stream.backfill import none_is_a_transaction, observe, refuse
+from state.history import compute
+from stream.backfill import none_is_a_transaction, refuse
 from stream.codec import Decoded, Decoder, MessageLike
 from stream.errors import UsageError
 from stream.files import read_records
@@ -27,8 +27,6 @@ from stream.mapping import Limits, Mapping
 from stream.nearest import did_you_mean
 
 __all__ = ["Labelled", "first_present", "label_of", "read_labelled"]
-
-CHUNK: Final = 8_192
 
 #: How files write a label, capitals aside.
 LABELS: Final = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "true": 1, "false": 0}
@@ -158,7 +156,7 @@ class _Rows:
         user_ids = _taken(self.user_ids, rows)
         sorted_events = _picked(events, order)
         return Labelled(
-            features=_features(user_ids, sorted_events, spec, feature_set),
+            features=compute(spec, feature_set, list(map(str.encode, user_ids)), sorted_events)[0],
             labels=np.array(self.labels, np.int8)[order],
             times_ms=sorted_events.time_ms,
             amount_minor=sorted_events.amount_minor,
@@ -187,17 +185,6 @@ def first_present(mapping: Mapping, ours: str) -> Callable[[dict[str, Any]], str
         return default
 
     return read
-
-
-def _features(
-    user_ids: Sequence[str], events: Events, spec: StateSpec, feature_set: FeatureSet
-) -> npt.NDArray[np.float32]:
-    windows = Windows(spec, feature_set)
-    features = np.empty((len(user_ids), len(feature_set.names)), np.float32)
-    for at in range(0, len(user_ids), CHUNK):
-        rows = slice(at, at + CHUNK)
-        features[rows], _ = observe(windows, list(map(str.encode, user_ids[rows])), events[rows])
-    return features
 
 
 def _joined(parts: Iterable[Events]) -> Events:

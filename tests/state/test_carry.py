@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from state.carry import Former
 from state.features import StateSpec
-from state.windows import Windows, compute
+from state.history import compute
+from state.windows import Windows
 from streams import bits, columns, feature_set, observe, streams
 
 FIELDS = ("merchant_id", "country")

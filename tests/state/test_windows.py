@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from oracle import Payment
 from state.events import AMOUNT_LIMIT_MINOR, currency_code, hash_field, hash_transaction
 from state.features import StateSpec, default_feature_set, parse_feature_set
-from state.windows import Flag, Windows, compute
+from state.history import compute
+from state.windows import Flag, Windows
 from streams import Pair, bits, columns, feature_set, observe, streams
 
 LATE, DUPLICATE, CONFLICT, TRUNCATED, SKIPPED = Flag

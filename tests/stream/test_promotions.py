@@ -17,7 +17,7 @@ from models.ensemble import load_engine
 from models.policy import OUTCOMES
 from small_models import other_features, promote, small_model
 from state.features import default_feature_set
-from state.windows import compute
+from state.history import compute
 from stream.codec import Decoder
 from stream.feature_log import read_feature_log
 from stream.settings import load_settings

@@ -60,17 +60,24 @@ def _server(settings: Settings, health: Health, metrics: PrometheusObserver) -> 
 
 
 def _stop_on_signals(app: App, deadline_secs: float) -> None:
-    def stop(number: int, _: FrameType | None) -> None:
+    """Let a thread do what a signal asks: a handler runs amid anything, even a log line, whose locks it would need."""
+    told, tell = os.pipe()
+
+    def wake(number: int, _: FrameType | None) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
-        log.info("asked to stop", extra={"event": "stopping", "signal": signal.Signals(number).name})
-        overdue = threading.Timer(deadline_secs, _give_up, [deadline_secs])
-        overdue.daemon = True
-        overdue.start()
-        app.stop()
+        os.write(tell, bytes([number]))
 
+    def leave() -> None:
+        (number,) = os.read(told, 1)
+        log.info("asked to stop", extra={"event": "stopping", "signal": signal.Signals(number).name})
+        app.stop()
+        threading.Event().wait(deadline_secs)
+        _give_up(deadline_secs)
+
+    threading.Thread(target=leave, name="signals", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+        signal.signal(number, wake)
 
 
 def _give_up(deadline_secs: float) -> None:

@@ -69,7 +69,7 @@ class App:
             self.swapper.stop()
 
     def stop(self) -> None:
-        """Finish the batch, commit, checkpoint, leave; safe in a signal handler."""
+        """Finish the batch, commit, checkpoint, leave; for another thread to call."""
         self.worker.stop()
 
 

@@ -64,7 +64,7 @@ class Swaps(Protocol):
 
 
 class Worker:
-    """Composed in app.py; runs until stop() is called from a signal handler or another thread."""
+    """Composed in app.py; runs until stop() is called from another thread."""
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ chaos: $(READY)
 # uv resolves for every supported Python at once; only hashes and versions are kept, no addresses.
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra train --extra dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra train --extra monitor --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --no-header --upgrade --output-file requirements.txt
 
 clean:

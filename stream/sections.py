@@ -14,16 +14,21 @@ from stream.secret import Secret, SecretUrl
 __all__ = [
     "EMBEDDED",
     "CodecSettings",
+    "DriftSettings",
     "GateSettings",
     "KafkaSettings",
+    "LabelSettings",
     "LimitSettings",
     "LogSettings",
     "MetricsSettings",
     "ModelSettings",
+    "MonitorSettings",
     "Properties",
+    "QualitySettings",
     "RegistrySettings",
     "StateSettings",
     "StoreSettings",
+    "TelemetrySettings",
     "TopicSettings",
     "WorkerSettings",
 ]
@@ -91,7 +96,12 @@ class TopicSettings(Struct, frozen=True, kw_only=True):
     dead_letters: Annotated[Topic, about("Records that are no transaction, as received, with the reason")] = (
         "transactions.dlq"
     )
-    labels: Annotated[Topic, about("What turned out to be fraud; read by `fraudstream train --from-log`")] = "labels"
+    labels: Annotated[Topic, about("What turned out to be fraud, keyed by user")] = "labels"
+    labelled: Annotated[Topic, about("Labels joined with the decisions they are about; one partition")] = "labelled"
+    telemetry: Annotated[Topic, about("What workers say of each second: counts, never ids; one partition")] = (
+        "telemetry"
+    )
+    alerts: Annotated[Topic, about("What the monitor raises and clears; one partition")] = "alerts"
 
 
 class LimitSettings(Struct, frozen=True, kw_only=True):
@@ -287,6 +297,89 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     shutdown_timeout_ms: Annotated[
         int, Meta(ge=100, description="Deadline of an orderly stop: finish, commit, checkpoint, leave")
     ] = 30_000
+
+
+class TelemetrySettings(Struct, frozen=True, kw_only=True):
+    """[telemetry]: what workers tell the monitor of the traffic."""
+
+    enabled: Annotated[bool, about("Write it")] = True
+    interval: Annotated[Duration, about("What one record covers; closed at the end of a batch")] = Duration(1_000)
+    segment: Annotated[
+        str, about("The transaction's field by which decisions and quality are told apart; empty: not at all")
+    ] = "country"
+    max_segments: Annotated[
+        int, Meta(ge=1, le=1_000, description="Most segments told apart; the rarer ones count as other")
+    ] = 50
+    sample_rows: Annotated[
+        int, Meta(ge=0, le=1_000, description="Rows of the uniform sample in each record, for detectors")
+    ] = 8
+
+
+class LabelSettings(Struct, frozen=True, kw_only=True):
+    """[labels]: how the monitor joins labels with decisions."""
+
+    index: Annotated[str, Meta(min_length=1, description="The monitor's file of decisions that wait for labels")] = (
+        "var/labels.sqlite"
+    )
+    retention: Annotated[
+        Duration, about("How long a decision waits for its label; chargebacks take up to 120 days")
+    ] = Duration(120 * 86_400_000)
+    sample_rate: Annotated[
+        float,
+        Meta(
+            gt=0, le=1, description="Share of approved decisions kept in the index; quality weighs them by its inverse"
+        ),
+    ] = 1.0
+
+
+class QualitySettings(Struct, frozen=True, kw_only=True):
+    """[quality]: what the monitor computes from labelled decisions."""
+
+    window: Annotated[Duration, about("How far back, by the time of the label, figures of quality reach")] = Duration(
+        30 * 86_400_000
+    )
+    max_events: Annotated[int, Meta(ge=1_000, description="Most labelled decisions a model's figures rest on")] = (
+        1_000_000
+    )
+    min_frauds: Annotated[int, Meta(ge=1, description="Fewest frauds that a figure or an alarm may rest on")] = 30
+
+
+class DriftSettings(Struct, frozen=True, kw_only=True):
+    """[drift]: when the traffic counts as other than what the model was trained on."""
+
+    window: Annotated[Duration, about("Traffic that is compared with the reference")] = Duration(3_600_000)
+    every: Annotated[Duration, about("How often it is compared")] = Duration(60_000)
+    min_events: Annotated[int, Meta(ge=100, description="Fewest events in a window that is judged")] = 1_000
+    psi: Annotated[
+        float, Meta(gt=0, description="Population stability index from which a feature or the score has drifted")
+    ] = 0.2
+    false_alarms: Annotated[
+        float,
+        Meta(
+            gt=0, lt=1, description="Share of false ones among a comparison's significant findings (Benjamini-Hochberg)"
+        ),
+    ] = 0.01
+    persistence: Annotated[int, Meta(ge=1, description="Comparisons in a row that must agree before an alarm")] = 3
+    epoch: Annotated[
+        Duration, about("Detectors begin anew at multiples of this, so that a restart finds their state")
+    ] = Duration(86_400_000)
+    adversarial_every: Annotated[
+        Duration, about("How often a classifier is asked to tell the reference from the traffic; 0s: never")
+    ] = Duration(3_600_000)
+
+
+class MonitorSettings(Struct, frozen=True, kw_only=True):
+    """[monitor]: the process that watches."""
+
+    group: Annotated[str, Meta(min_length=1, description="Its consumer group; one monitor of a group is active")] = (
+        "fraudstream-monitor"
+    )
+    address: Annotated[str, Meta(min_length=1, description="Address of its /metrics and health")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535, description="Port of its /metrics and health; 0 picks a free one")] = (
+        9_109
+    )
+    grace: Annotated[Duration, about("How long an interval waits for the telemetry of slow workers")] = Duration(5_000)
+    read_back: Annotated[Duration, about("How far back telemetry is read again at a start")] = Duration(2 * 86_400_000)
 
 
 class MetricsSettings(Struct, frozen=True, kw_only=True):

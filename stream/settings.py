@@ -23,14 +23,19 @@ from stream.secret import Secret
 from stream.sections import (
     EMBEDDED,
     CodecSettings,
+    DriftSettings,
     KafkaSettings,
+    LabelSettings,
     LogSettings,
     MetricsSettings,
     ModelSettings,
+    MonitorSettings,
     Properties,
+    QualitySettings,
     RegistrySettings,
     StateSettings,
     StoreSettings,
+    TelemetrySettings,
     TopicSettings,
     WorkerSettings,
 )
@@ -89,6 +94,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     model: ModelSettings = _section(ModelSettings)
     registry: RegistrySettings = _section(RegistrySettings)
     worker: WorkerSettings = _section(WorkerSettings)
+    telemetry: TelemetrySettings = _section(TelemetrySettings)
+    labels: LabelSettings = _section(LabelSettings)
+    quality: QualitySettings = _section(QualitySettings)
+    drift: DriftSettings = _section(DriftSettings)
+    monitor: MonitorSettings = _section(MonitorSettings)
     metrics: MetricsSettings = _section(MetricsSettings)
     log: LogSettings = _section(LogSettings)
 
@@ -242,6 +252,24 @@ def _check_registry(settings: Settings) -> None:
         raise WrongValueError("registry.gates.min_slope", "must not be above registry.gates.max_slope")
 
 
+def _check_watch(settings: Settings) -> None:
+    for key, value in (
+        ("telemetry.interval", settings.telemetry.interval),
+        ("labels.retention", settings.labels.retention),
+        ("quality.window", settings.quality.window),
+        ("drift.window", settings.drift.window),
+        ("drift.every", settings.drift.every),
+        ("drift.epoch", settings.drift.epoch),
+        ("monitor.read_back", settings.monitor.read_back),
+    ):
+        if value <= 0:
+            raise WrongValueError(key, "must be above 0")
+    if settings.drift.every > settings.drift.window:
+        raise WrongValueError("drift.every", "must not be longer than drift.window")
+    if settings.monitor.read_back < max(settings.drift.epoch, settings.drift.window):
+        raise WrongValueError("monitor.read_back", "must not be shorter than drift.epoch and drift.window")
+
+
 _CHECKS: Final[tuple[Callable[[Settings], None], ...]] = (
     _check_properties,
     _check_topics,
@@ -250,6 +278,7 @@ _CHECKS: Final[tuple[Callable[[Settings], None], ...]] = (
     _check_state,
     _check_store,
     _check_registry,
+    _check_watch,
 )
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "describe_topics",
     "look_around",
     "plan_topics",
+    "plan_watch_topics",
     "topic_id",
     "topic_names",
     "watermarks",
@@ -37,6 +38,10 @@ DEFAULT_MESSAGE_BYTES: Final = 1_048_588  # Kafka's own default of max.message.b
 # Labels come up to 120 days after a payment, and a model is trained on the features of that time.
 FEATURES_RETENTION_MS: Final = 180 * 86_400_000
 FEATURES_MESSAGE_BYTES: Final = 4 << 20
+
+# What a report on the last two weeks needs; and a quarter's alerts, for whoever looks back.
+TELEMETRY_RETENTION_MS: Final = 14 * 86_400_000
+ALERTS_RETENTION_MS: Final = 90 * 86_400_000
 
 # A worker that was away for a week still finds everything its windows need.
 OUTAGE_MS: Final = 7 * 86_400_000
@@ -134,11 +139,33 @@ def plan_topics(
             # max_ahead compares an event's time with the time its sender gave the record.
             "message.timestamp.type": "CreateTime",
         },
-        "decisions": {},
+        # A monitor that lost its index reads back every decision whose label may still come.
+        "decisions": {"retention.ms": str(settings.labels.retention + OUTAGE_MS)},
         "features": {"retention.ms": str(FEATURES_RETENTION_MS), "max.message.bytes": str(FEATURES_MESSAGE_BYTES)},
         "dead_letters": {"max.message.bytes": str(source_bytes + HEADER_ROOM_BYTES)},
     }
     return [TopicPlan(name, partitions, {**shared, **own[role]}) for role, name in topic_names(settings).items()]
+
+
+def plan_watch_topics(settings: Settings, partitions: int, *, replicas: int = -1) -> list[TopicPlan]:
+    """Return the topics of the monitor as they should be.
+
+    Labels are keyed by user and as many as decisions. What the monitor reads or writes in a fixed order has one
+    partition: a few records a second, in the same order for whoever reads them again.
+    """
+    shared = {"cleanup.policy": "delete"}
+    if replicas >= 3:
+        shared["min.insync.replicas"] = "2"
+    topics, read_back = settings.topics, max(settings.monitor.read_back, TELEMETRY_RETENTION_MS)
+    ordered = (
+        (topics.labelled, settings.quality.window + OUTAGE_MS),
+        (topics.telemetry, read_back + OUTAGE_MS),
+        (topics.alerts, ALERTS_RETENTION_MS),
+    )
+    return [
+        TopicPlan(topics.labels, partitions, {**shared, "retention.ms": str(FEATURES_RETENTION_MS)}),
+        *(TopicPlan(name, 1, {**shared, "retention.ms": str(kept)}) for name, kept in ordered),
+    ]
 
 
 def create_topics(admin: AdminClient, plans: Iterable[TopicPlan], *, replicas: int = -1) -> list[str]:

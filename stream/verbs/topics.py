@@ -15,7 +15,12 @@ def topics() -> None:
 
 @topics.command(epilog=example("fraudstream topics create --partitions 12 --replicas 3"))
 @click.option(
-    "--partitions", type=click.IntRange(1), metavar="N", default=12, show_default=True, help="Partitions of each topic."
+    "--partitions",
+    type=click.IntRange(1),
+    metavar="N",
+    default=12,
+    show_default=True,
+    help="Partitions of each topic but the monitor's own.",
 )
 @click.option(
     "--replicas", type=click.IntRange(1), metavar="N", help="Copies of each partition.  [default: the broker's own]"
@@ -24,19 +29,20 @@ def topics() -> None:
 def create(invocation: Invocation, partitions: int, replicas: int | None) -> None:
     """Create the topics that do not exist; leave the others as they are.
 
-    All get the same number of partitions: a decision stands on its transaction's partition number, and workers share
-    partitions among them. Choose enough for the future, because a user's history stays on the partition it was
-    written to.
+    The worker's get the same number of partitions: a decision stands on its transaction's partition number, and
+    workers share partitions among them. Choose enough for the future, because a user's history stays on the partition
+    it was written to. What the monitor keeps in order (labelled, telemetry, alerts) has one.
     """
     from confluent_kafka.admin import AdminClient
 
     from stream.clients import admin_config
-    from stream.topics import create_topics, describe_cluster, plan_topics
+    from stream.topics import create_topics, describe_cluster, plan_topics, plan_watch_topics
 
     settings = invocation.real_broker("topics create")
     admin = AdminClient(admin_config(settings))
     describe_cluster(admin)
     plans = plan_topics(settings, partitions, replicas=replicas or -1)
+    plans += plan_watch_topics(settings, partitions, replicas=replicas or -1)
     created = create_topics(admin, plans, replicas=replicas or -1)
     width = max(len(plan.name) for plan in plans)
     for plan in plans:

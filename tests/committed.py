@@ -21,6 +21,9 @@ def committed(topics: Topics, group: str, topic: str, *, stable: bool = False) -
     try:
         places = [TopicPartition(topic, partition) for partition in topics.ends(topic)]
         found = consumer.committed(places, timeout=2 if stable else 20)
+        # The transaction may hold offsets of some partitions only; then the client names an error for these alone.
+        if stable and any(tp.error is not None for tp in found):
+            return {}
         return {tp.partition: tp.offset for tp in found if tp.error is None and tp.offset >= 0}
     except KafkaException:
         return {}

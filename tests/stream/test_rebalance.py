@@ -14,6 +14,8 @@ from redis_server import RedisServer
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
 SMALL = {"worker.max_batch": 16}
+# A checkpoint waits for the batch in flight, without polling: on a slow machine it would come due while one is held.
+NO_CHECKPOINT = {"store.checkpoint_interval_ms": 600_000}
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_workers_that_join_and_leave_leave_no_trace(shared: ThreadedCrew, calm):
 
 
 def test_a_revocation_waits_for_the_commit_in_flight(shared: ThreadedCrew, calm):
-    first = shared.here("w1", start=False, **{"kafka.transaction_timeout_ms": 30_000})
+    first = shared.here("w1", start=False, **NO_CHECKPOINT, **{"kafka.transaction_timeout_ms": 30_000})
     hold = first.hold("committing", 3)
     Polling(first, while_producing=3)
     first.start()
@@ -68,7 +70,7 @@ def test_a_revocation_waits_for_the_commit_in_flight(shared: ThreadedCrew, calm)
 
 
 def test_a_batch_that_fails_while_partitions_are_revoked_is_not_stored(topics: Topics, shared: ThreadedCrew, calm):
-    first = shared.here("w1", start=False, **{"kafka.transaction_timeout_ms": 1000})
+    first = shared.here("w1", start=False, **NO_CHECKPOINT, **{"kafka.transaction_timeout_ms": 1000})
     hold = first.hold("committing", 3)
     Polling(first, while_producing=3)
     first.start()

@@ -23,7 +23,7 @@ from traffic import traffic
 from worker_process import WorkerProcess
 
 TREES = 300  # of each library
-ROWS = 20_000
+ROWS = 8_000
 BOUND = 0.03
 WITHOUT = {"telemetry.enabled": False, "telemetry.segment": ""}
 

@@ -3,6 +3,8 @@
 import math
 from collections import Counter
 
+import numpy as np
+
 from models.bin_counts import BinCounts
 from stream.observer import BatchReport, Scored, ScoredBy
 from stream.reservoir import Reservoir
@@ -84,8 +86,14 @@ class Interval:
 
 
 def new_bins(by: ScoredBy) -> BinCounts:
-    """Return counts over the bins of a model's reference, and over the latencies' own."""
-    return BinCounts(by.histograms, by.feature_names, LATENCY_BOUNDS_MS)
+    """Return counts over the bins of a model's reference, and over the latencies' own.
+
+    One row goes through beforehand: the stream must not wait for the kernel to be loaded.
+    """
+    bins = BinCounts(by.histograms, by.feature_names, LATENCY_BOUNDS_MS)
+    bins.add(np.zeros((1, len(by.feature_names)), np.float32), np.zeros(1, np.float32), np.zeros(1))
+    bins.take()
+    return bins
 
 
 def _row(scored: Scored, row: int) -> Row:

@@ -1,12 +1,18 @@
 """What becomes of batches in records: each committed one once, in the record of its model, and none of the others."""
 
+import logging
+import time
+
 import numpy as np
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
+from kafka_server import free_port
 from models.histograms import reference
+from stream.clients import telemetry_config
 from stream.observer import BatchReport, Observer, Scored, ScoredBy
 from stream.sections import TelemetrySettings
+from stream.settings import load_settings
 from stream.telemetry import TelemetryObserver, worker_name
 from stream.telemetry_record import decode_telemetry
 from stream.telemetry_writer import TelemetryWriter
@@ -266,6 +272,21 @@ def test_a_stop_without_a_broker_gives_up_and_counts():
     stand.producer.fail = KafkaError(KafkaError._MSG_TIMED_OUT)
     stand.observer.stopped()
     assert len(stand.told.dropped) == 1
+
+
+def test_with_its_broker_away_writing_returns_at_once_and_every_record_is_counted_as_lost():
+    told = Told()
+    settings = load_settings(None, {}, {"kafka.bootstrap_servers": f"127.0.0.1:{free_port()}"})
+    config = {**telemetry_config(settings), "queue.buffering.max.messages": 3, "logger": logging.getLogger("quiet")}
+    writer = TelemetryWriter(lambda: Producer(config), "telemetry", b"w1", told)
+    started = time.monotonic()
+    for _ in range(5):
+        writer.write(b"{}")
+        writer.poll()
+    assert time.monotonic() - started < 1.0
+    assert told.dropped == ["its queue is full"] * 2
+    writer.close(0.05)
+    assert (writer.dropped, told.written) == (5, 0)
 
 
 def test_a_clock_that_jumps_back_closes_one_record_and_goes_on():

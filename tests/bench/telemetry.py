@@ -62,6 +62,7 @@ def table(events: int = 200_000, pairs: int = 7) -> list[tuple[str, str, str]]:
                 }
                 worker = WorkerProcess(settings | (WITHOUT if kind == "without" else {}))
                 try:
+                    worker.wait_for("assigned", timeout_secs=300)  # the first one may compile its kernels
                     _, cpu = measure(worker, topics, settings["kafka.group"], source)
                 finally:
                     worker.close()

@@ -283,7 +283,7 @@ def test_with_its_broker_away_writing_returns_at_once_and_every_record_is_counte
     for _ in range(5):
         writer.write(b"{}")
         writer.poll()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 5.0, "the delivery times out after 30 s"
     assert told.dropped == ["its queue is full"] * 2
     writer.close(0.05)
     assert (writer.dropped, told.written) == (5, 0)

@@ -40,7 +40,9 @@ def encode(batch, scores, outcomes, flags, reasons):
 
 def test_a_decision_says_all_that_is_known_of_its_transaction():
     why = Reason("count_1h", 1.25, "9 payments in the last hour")
-    first, second = encode(decoded({"traceparent": TRACE}, {}), [0.25, 0.9], [0, 2], [0, 5], {1: [why]})
+    first, second = encode(
+        decoded({"traceparent": TRACE, "country": "DE"}, {}), [0.25, 0.9], [0, 2], [0, 5], {1: [why]}
+    )
     assert orjson.loads(first) == {
         "transaction_id": "t-0",
         "user_id": 'u"\\é😀',
@@ -51,6 +53,7 @@ def test_a_decision_says_all_that_is_known_of_its_transaction():
         "feature_set": "0123456789abcdef",
         "reasons": [],
         "flags": [],
+        "segment": "DE",
         "event_time": 1_700_000_000_123,
         "scored_at": 1_700_000_001_000,
         "partition": 3,
@@ -59,6 +62,7 @@ def test_a_decision_says_all_that_is_known_of_its_transaction():
     }
     read = msgspec.json.decode(second, type=Decision)
     assert (read.decision, read.flags, read.reasons, read.offset) == ("decline", ["late", "conflict"], [why], 41)
+    assert read.segment == "missing"
     assert b"traceparent" not in second
 
 

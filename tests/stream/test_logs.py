@@ -200,6 +200,18 @@ def test_a_swap_a_refusal_and_a_registry_that_goes_are_one_line_each(stream, clo
     ]
 
 
+def test_telemetry_that_is_lost_is_one_line_until_it_is_written_again(stream, clock):
+    observer = LogObserver(KEY, clock)
+    observer.telemetry_written()
+    for reason in ("its queue is full", "its queue is full", "Local: Message timed out"):
+        observer.telemetry_dropped(reason)
+    observer.telemetry_written()
+    observer.telemetry_written()
+    lost, back = lines(stream)
+    assert (lost["event"], lost["level"], lost["reason"]) == ("telemetry_dropped", "warning", "its queue is full")
+    assert (back["event"], back["level"], back["lost"]) == ("telemetry_back", "info", 3)
+
+
 def test_below_its_level_nothing_is_written(stream, clock):
     configure("warning", KEY, (), stream)
     scenario(LogObserver(KEY, clock))

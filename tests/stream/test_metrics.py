@@ -88,6 +88,8 @@ def busy(observer):
     observer.swapped(model="m-2", engine="forest", feature_set="xyz", former="m-1", approved_by="ada")
     observer.swap_refused("m-3", "m-2", "altered")
     observer.followed(failure="", is_current=False)
+    observer.telemetry_written()
+    observer.telemetry_dropped("its queue is full")
 
 
 def test_every_hook_is_counted_where_its_name_says(observer):
@@ -125,6 +127,8 @@ def test_every_hook_is_counted_where_its_name_says(observer):
         "fraudstream_assigned_partitions": 2,
         "fraudstream_live_partitions": 2,
         "fraudstream_model_info{engine=forest,feature_set=xyz,model=m-2,state=def}": 1,
+        "fraudstream_telemetry_written_total": 1,
+        "fraudstream_telemetry_dropped_total": 1,
         "fraudstream_model_swaps_total{outcome=swapped}": 1,
         "fraudstream_model_swaps_total{outcome=refused}": 1,
         "fraudstream_model_current": 0,

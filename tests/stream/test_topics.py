@@ -19,13 +19,14 @@ from stream.clients import admin_config
 from stream.errors import StartupError
 from stream.sections import KafkaSettings, TopicSettings
 from stream.settings import Settings
-from stream.topic_check import TopicState, check_topics
+from stream.topic_check import TopicState, check_telemetry, check_topics
 from stream.topics import (
     create_topics,
     describe_cluster,
     describe_topics,
     look_around,
     plan_topics,
+    plan_watch_topics,
     topic_id,
     topic_names,
     watermarks,
@@ -43,6 +44,7 @@ def settings(kafka, request):
         decisions=f"{name}.decisions",
         features=f"{name}.features",
         dead_letters=f"{name}.dlq",
+        telemetry=f"{name}.telemetry",
     )
     return Settings(kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap), topics=topics)
 
@@ -67,9 +69,15 @@ def allow_only(admin, topic, operation):
         future.result(20)
 
 
+def plan_worker_topics(settings, partitions):
+    """The topics that a worker has to do with."""
+    watched = plan_watch_topics(settings, partitions)
+    return [*plan_topics(settings, partitions), *(plan for plan in watched if plan.name == settings.topics.telemetry)]
+
+
 def test_created_topics_pass_every_check_and_creating_them_again_changes_nothing(settings, admin):
-    created = create_topics(admin, plan_topics(settings, 3))
-    assert sorted(created) == sorted(topic_names(settings).values())
+    created = create_topics(admin, plan_worker_topics(settings, 3))
+    assert sorted(created) == sorted([*topic_names(settings).values(), settings.topics.telemetry])
     around = look_around(settings)
     assert around.partitions == 3
     assert around.cluster_id == describe_cluster(admin)
@@ -99,7 +107,7 @@ def test_a_missing_topic_is_named(settings, admin):
 
 
 def test_a_topic_nobody_lets_us_write_is_named_and_hidden_settings_are_said(settings, admin):
-    create_topics(admin, plan_topics(settings, 2))
+    create_topics(admin, plan_worker_topics(settings, 2))
     allow_only(admin, settings.topics.transactions, AclOperation.READ)
     wait_until(lambda: hidden(admin, settings.topics.transactions), "the rule holds")
     assert [finding.code for finding in look_around(settings).warnings] == ["settings_hidden"]
@@ -175,6 +183,25 @@ def changed(state, change):
     fields = {name: value for name, value in change.items() if "." not in name}
     config = {name: value for name, value in change.items() if "." in name}
     return dataclasses.replace(state, **{"config": {**state.config, **config}, **fields})
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({}, None, ""),
+        ({"allowed": None}, None, ""),
+        ({"config": None}, None, ""),
+        ({"absent": "missing"}, "missing_topic", "create it with `fraudstream topics create`"),
+        ({"absent": "denied"}, "no_rights", "grant it Write and Describe"),
+        ({"allowed": frozenset({"READ"})}, "no_rights", "grant it Write and Describe"),
+        ({"partitions": 4}, "partition_mismatch", "create it anew with 1"),
+    ],
+)
+def test_whatever_is_wrong_with_the_topic_of_telemetry_is_only_worth_a_word(change, code, words):
+    there = TopicState("telemetry", partitions=1, allowed=frozenset({"WRITE", "DESCRIBE"}), config=GOOD)
+    found = check_telemetry(dataclasses.replace(there, **change))
+    assert [(finding.code, finding.fatal) for finding in found] == ([(code, False)] if code else [])
+    assert all(words in finding.sentence for finding in found)
 
 
 @pytest.mark.parametrize(

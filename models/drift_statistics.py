@@ -5,8 +5,9 @@ place among the ordered bins and are no part of them: their share has a test of 
 field that breaks is called broken and not also drifted.
 
 **Empty bins.** A logarithm of a share has no value at 0, and one event in an empty bin must not be an infinite drift.
-Half an event is added to every bin of both histograms (Jeffreys' prior for shares): no share is 0, equal histograms
-of equal size keep a distance of 0, and with 1,000 events the addition moves an index of 0.2 by less than 0.01.
+Half an event a bin is added: to the reference evenly (Jeffreys' prior for shares), to the current histogram in the
+reference's proportions. So no share is 0, a few events look like the reference and not like evenly spread ones, and
+with 1,000 events an index of 0.2 moves by less than 0.01.
 
 **Effect and evidence.** `psi` and `superiority` measure how large a difference is, `chi_squared`,
 `kolmogorov_smirnov` and `missing_shift` how sure it is one. At a million events everything is significant, at a
@@ -171,7 +172,8 @@ def _shares(reference: Counts, current: Counts) -> tuple[npt.NDArray[np.float64]
     if not n or not m:
         same = np.ones(bins) / max(bins, 1)
         return same, same
-    return (reference + PRIOR) / (n + PRIOR * bins), (current + PRIOR) / (m + PRIOR * bins)
+    p = (reference + PRIOR) / (n + PRIOR * bins)
+    return p, (current + PRIOR * bins * p) / (m + PRIOR * bins)
 
 
 def _merged(counts: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.int64]:

@@ -164,7 +164,7 @@ class Watch:
         for record in records:
             self._events += record.events
             self._sequences.applied(record, end_ms)
-            self._set_aside["offsets"] += self._coverage.cover(record.offsets, end_ms)
+            self._cover(record)
             self._mix.add(record, pane)
             if record.events:
                 by_model.setdefault(record.model, []).append(record)
@@ -202,7 +202,8 @@ class Watch:
             reference = self._references(version)
             if reference is not None:
                 self._unknown.pop(version, None)
-                watched = WatchedModel(version, reference, self._drift, self._times)
+                detect_from_ms = self.judge_from_ms - _comparing_ms(self._drift) - self._drift.window
+                watched = WatchedModel(version, reference, self._drift, self._times, detect_from_ms)
                 self._models[version] = known = reference_hash(render_histograms(reference)), watched
                 return known
             asked_ms = end_ms
@@ -213,6 +214,7 @@ class Watch:
         """Judge everything at the end of an interval; before_ms: the end of the one before it."""
         self._sequences.forget(at_ms - self._drift.window)
         self._coverage.settle(at_ms)
+        self._book.prune(at_ms - 2 * self._drift.window)
         alerts = self._forget(at_ms)
         if at_ms >= self.judge_from_ms - _comparing_ms(self._drift):
             hourly = self._drift.adversarial_every
@@ -254,5 +256,7 @@ class Watch:
         self._mix = DecisionMix(self._drift, self._times)
         self._at_ms = None
 
-    def _cover(self, record: Telemetry, *, late: bool) -> None:
-        self._set_aside["offsets"] += self._coverage.cover(record.offsets, interval_end(record), late=late)
+    def _cover(self, record: Telemetry, *, late: bool = False) -> None:
+        wrong = self._coverage.cover(record.offsets, interval_end(record), late=late)
+        if wrong:
+            self._set_aside["offsets"] += wrong

@@ -79,6 +79,12 @@ class AlertBook:
             return []
         return [self._clear(cause, Finding("well", self.open[cause].statistic, None, None, text), at_ms)]
 
+    def prune(self, before_ms: int) -> None:
+        """Forget causes that no comparison has called wrong since then, such as segments no longer seen."""
+        for cause, wrong in list(self._wrong.items()):
+            if wrong[-1] < before_ms:
+                del self._wrong[cause]
+
     def _raise(self, cause: Cause, finding: Finding, since_ms: int, at_ms: int) -> Alert:
         alert = Alert(
             id=alert_id(*cause, finding.statistic, since_ms),

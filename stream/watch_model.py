@@ -26,11 +26,17 @@ ADVERSARIAL_PERSISTENCE: Final = 2
 
 
 class WatchedModel:
-    """version: of the model; reference: its histograms; times: how long things are."""
+    """version: of the model; reference: its histograms; times: how long things are.
 
-    def __init__(self, version: str, reference: Histograms, drift: DriftSettings, times: Times) -> None:
+    detect_from_ms: epochs that end before are not detected in; reading back is quicker for it.
+    """
+
+    def __init__(
+        self, version: str, reference: Histograms, drift: DriftSettings, times: Times, detect_from_ms: int
+    ) -> None:
         self.version, self.layout = version, Layout(reference)
         self._drift, self._times = drift, times
+        self._first_epoch = detect_from_ms // drift.epoch
         self._panes = Panes(self.layout.size, times.kept)
         slots = max(1, times.pane_ms * 14 // drift.detector_every)  # 14 panes are the past of a window
         self._row_stride = max(1, slots // drift.adversarial_rows)
@@ -142,6 +148,8 @@ class WatchedModel:
 
     def _detect(self, row: Sequence[float], pane: int, end_ms: int) -> list[tuple[str, str]]:
         epoch = (end_ms - 1) // self._drift.epoch
+        if epoch < self._first_epoch:
+            return []
         if epoch != self._epoch:
             self._begin(epoch)
         if self._ranks is None or self._ranks[0] != pane:

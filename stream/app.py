@@ -20,7 +20,7 @@ from state.windows import Windows, warm
 from stream.assignment import Assignment
 from stream.breaker import Breaker
 from stream.checkpoint import Checkpointer
-from stream.clients import consumer_config, producer_config
+from stream.clients import consumer_config, producer_config, telemetry_config
 from stream.codec import DecisionEncoder, Decoder
 from stream.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from stream.embedded import check_embedded
@@ -29,11 +29,13 @@ from stream.feature_log import FeatureLog
 from stream.line import Line, Scorer, Topics
 from stream.model_cache import ModelCache
 from stream.namespace import begins_now, check_namespace
-from stream.observer import Observer
+from stream.observer import Observer, Observers, ScoredBy
 from stream.scoring import First, Scoring, first_model, prove
 from stream.settings import Settings
 from stream.sources import DirectorySource, Pointer, Source
 from stream.swap import Model, Swapper
+from stream.telemetry import TelemetryObserver, worker_name
+from stream.telemetry_writer import TelemetryWriter
 from stream.topics import Surroundings, look_around
 from stream.worker import Limits, Worker
 
@@ -160,6 +162,13 @@ def _wire(
     topic = settings.topics.transactions
     models = _Models(settings, spec, around)
     model = models.model(first.scoring, first.pointer or NOT_FOLLOWED)
+    line: Line | None = None
+
+    def scores_with() -> ScoredBy:
+        return model.scorer.scored_by if line is None else line.scored_by
+
+    if settings.telemetry.enabled:
+        observer = Observers(observer, _telemetry(settings, observer, scores_with, bootstrap))
     consumer = Consumer(consumer_config(settings, bootstrap=bootstrap))
     breaker = Breaker(clock, observer)
     checkpointer = Checkpointer(
@@ -226,7 +235,7 @@ class _Models:
             most = min(FEATURE_RECORD_BYTES, self._around.feature_bytes)
             self._logs[features.hash] = FeatureLog(features.names, features.hash, max_bytes=most)
         encoder = DecisionEncoder(names, scoring.model, scoring.engine, features.hash)
-        scorer = Scorer(scoring.judge, encoder, self._logs[features.hash])
+        scorer = Scorer(scoring.judge, encoder, self._logs[features.hash], scoring.scored_by())
         make_windows = partial(Windows, self._spec, features)
         return Model(pointer, scoring.model, scoring.engine, features.hash, scorer, make_windows)
 
@@ -247,6 +256,15 @@ def _swapper(settings: Settings, observer: Observer, models: _Models, running: M
         observer,
         poll_secs=int(settings.model.poll_interval) / 1000,
     )
+
+
+def _telemetry(
+    settings: Settings, observer: Observer, scores_with: Callable[[], ScoredBy], bootstrap: str | None
+) -> TelemetryObserver:
+    worker = worker_name(settings.kafka.instance_id)
+    config = telemetry_config(settings, bootstrap=bootstrap)
+    writer = TelemetryWriter(lambda: Producer(config), settings.topics.telemetry, worker.encode(), observer)
+    return TelemetryObserver(writer, settings.telemetry, worker, _now_ms(), scores_with, _now_ms)
 
 
 def _delivery(

@@ -205,16 +205,19 @@ class Assignment:
         self._observer.revoked([tp.partition for tp in revoked], lost=False)
 
     def _lost(self, consumer: Consumer, lost: list[Any]) -> None:
-        self._delivery.give_up()
+        self.note(self._delivery.give_up())
         self.held, self._parked = {}, {}
         consumer.unassign()
         self._observer.revoked([tp.partition for tp in lost], lost=True)
 
     def note(self, offsets: dict[int, int] | None) -> None:
         """Note acknowledged offsets."""
-        for number, offset in (offsets or {}).items():
+        if not offsets:
+            return
+        for number, offset in offsets.items():
             if number in self.held:
                 self.held[number].committed = offset
+        self._observer.acknowledged(offsets)
 
     def _fresh(self, number: int) -> Partition:
         return Partition(number, self._make_windows())

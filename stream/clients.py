@@ -22,6 +22,7 @@ __all__ = [
     "copier_configs",
     "producer_config",
     "publisher_config",
+    "telemetry_config",
     "transactional_id",
 ]
 
@@ -31,6 +32,9 @@ MAX_MESSAGE_BYTES: Final = 16 << 20
 #: Largest batch of records. The broker judges a batch by its topic's max.message.bytes (1,048,588 unless set), and
 #: librdkafka does not split a refused one. Below that limit, only a record that is itself too large can be refused.
 BATCH_BYTES: Final = 1_000_000
+
+#: Most records of telemetry that wait for the broker, one an interval.
+TELEMETRY_BACKLOG: Final = 120
 
 log = logging.getLogger("fraudstream.kafka")
 
@@ -135,6 +139,22 @@ def producer_config(
         # A record may not outlive its transaction.
         config["delivery.timeout.ms"] = min(int(config["delivery.timeout.ms"]), settings.kafka.transaction_timeout_ms)
     return config
+
+
+def telemetry_config(settings: Settings, *, bootstrap: str | None = None) -> dict[str, Any]:
+    """Return the configuration of the producer of telemetry: in order, a bounded backlog, repeats allowed."""
+    config = producer_config(settings, transactional=False, bootstrap=bootstrap)
+    return {
+        **config,
+        # Readers know repeats by their number; an idempotent producer could end in an error for good.
+        "enable.idempotence": False,
+        "max.in.flight.requests.per.connection": 1,
+        # A broker that is away costs what was said meanwhile beyond this, never memory.
+        "queue.buffering.max.messages": TELEMETRY_BACKLOG,
+        "queue.buffering.max.kbytes": 16 << 10,
+        # A topic that is not there is known after this long, so that a stop need not wait for it.
+        "topic.metadata.propagation.max.ms": 1_000,
+    }
 
 
 def publisher_config(

@@ -24,12 +24,13 @@ from stream.decision import DecisionEncoder
 from stream.diagnosis import LATEST_EVENT_TIME_MS, Diagnosis
 from stream.mapping import Limits, Mapping
 from stream.money import AmountReader
+from stream.telemetry_record import MISSING
 from stream.times import TimeReader
 from stream.transaction import MAX_NESTING, Layout, nested_too_deeply, valid_traceparents
 
 __all__ = ["DeadLetter", "DecisionEncoder", "Decoded", "Decoder", "MessageLike"]
 
-# Values of a field repeat (countries, merchants, devices), so their hashes are remembered, this many of each.
+# Values of a field repeat (countries, merchants, devices), so their hashes and texts are remembered, this many of each.
 _HASHES_KEPT: Final = 1 << 16
 
 _hash_transaction = partial(xxhash.xxh3_64_intdigest, seed=TRANSACTION_SEED)
@@ -47,6 +48,7 @@ class Decoded:
     events: Events
     timestamps_ms: list[int]
     event_times: list[int]
+    segments: list[str]
     traceparents: list[str | None]
 
 
@@ -60,7 +62,8 @@ class Decoder:
         self._read = {ours: layout.column(ours) for ours in mapping.read}
         self._times = TimeReader(mapping.event_time_unit, mapping.naive_time_zone)
         self._amounts = AmountReader(mapping.base_currency, mapping.rates)
-        self._kept = [(self._read[ours], _Hashes(index)) for index, ours in enumerate(mapping.kept)]
+        self._kept = [(ours, _Hashes(index)) for index, ours in enumerate(mapping.kept)]
+        self._segment, self._segment_texts = mapping.segment, _Segments()
         self._diagnose = Diagnosis(mapping, limits, layout, self._times, self._amounts)
 
     def decode(self, partition: int, messages: Sequence[MessageLike]) -> tuple[Decoded, list[DeadLetter]]:
@@ -123,8 +126,12 @@ class Decoder:
         transaction = np.fromiter(map(_hash_transaction, map(str.encode, transaction_ids)), np.uint64, n)
         transaction[transaction == 0] = 1
         fields = np.empty((n, len(self._kept)), np.uint64)
-        for index, (column, hashes) in enumerate(self._kept):
-            fields[:, index] = np.fromiter(map(hashes.__getitem__, column(parsed)), np.uint64, n)
+        segment_column: list[Any] | None = None
+        for index, (ours, hashes) in enumerate(self._kept):
+            column = read[ours](parsed)
+            fields[:, index] = np.fromiter(map(hashes.__getitem__, column), np.uint64, n)
+            if ours == self._segment:
+                segment_column = column
         traceparents = valid_traceparents(read["traceparent"](parsed))
 
         limits = self._limits
@@ -139,12 +146,30 @@ class Decoder:
 
         events = Events(time_ms, offsets, transaction, amount_minor, currency, fields)
         event_times = time_ms.tolist()
+        segments = self._segments(parsed, segment_column)
         return (
             Decoded(
-                partition, messages, users, user_ids, transaction_ids, events, timestamps_ms, event_times, traceparents
+                partition,
+                messages,
+                users,
+                user_ids,
+                transaction_ids,
+                events,
+                timestamps_ms,
+                event_times,
+                segments,
+                traceparents,
             ),
             refused,
         )
+
+    def _segments(self, parsed: list[Any], column: list[Any] | None) -> list[str]:
+        """Return each transaction's segment. column: its values, where they were read already."""
+        if not self._segment:
+            return [""] * len(parsed)
+        if column is None:
+            column = self._read[self._segment](parsed)
+        return list(map(self._segment_texts.__getitem__, column))
 
 
 class _Hashes(dict[str | int | None, int]):
@@ -158,6 +183,16 @@ class _Hashes(dict[str | int | None, int]):
         if len(self) >= _HASHES_KEPT:
             self.clear()
         self[value] = found = 0 if value is None or value == "" else hash_field(self._index, str(value))
+        return found
+
+
+class _Segments(dict[str | int | None, str]):
+    """Each value of the segment's field as the text that stands in decisions."""
+
+    def __missing__(self, value: str | int | None) -> str:
+        if len(self) >= _HASHES_KEPT:
+            self.clear()
+        self[value] = found = MISSING if value is None or value == "" else str(value)
         return found
 
 

@@ -39,6 +39,10 @@ class Decision(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         list[Literal["late", "duplicate", "conflict", "truncated"]],
         Meta(description="What is unusual about its windows"),
     ]
+    segment: Annotated[
+        str,
+        Meta(description="The field that telemetry.segment names; missing where the transaction has none of it"),
+    ] = ""
     event_time: Annotated[int, Meta(description="When the payment was made, epoch milliseconds")]
     scored_at: Annotated[int, Meta(description="When it was scored, epoch milliseconds")]
     partition: Annotated[int, Meta(ge=0, description="Where the transaction was read: its partition")]
@@ -55,6 +59,7 @@ class Scored(Protocol):
     user_ids: list[str]
     transaction_ids: list[str]
     event_times: list[int]
+    segments: list[str]
     traceparents: list[str | None]
 
     @property
@@ -95,6 +100,7 @@ class DecisionEncoder:
                     "feature_set": feature_set,
                     "reasons": why,
                     "flags": names,
+                    "segment": segment,
                     "event_time": event_time,
                     "scored_at": scored_at_ms,
                     "partition": partition,
@@ -103,13 +109,14 @@ class DecisionEncoder:
                 _plain,
                 orjson.OPT_SERIALIZE_NUMPY,
             )
-            for transaction_id, user_id, decision, score, why, names, event_time, offset in zip(
+            for transaction_id, user_id, decision, score, why, names, segment, event_time, offset in zip(
                 decoded.transaction_ids,
                 decoded.user_ids,
                 map(self._outcomes.__getitem__, outcomes.tolist()),
                 scores,
                 map(reasons.get, range(len(scores)), repeat(())),
                 map(self._flags.__getitem__, flags.tolist()),
+                decoded.segments,
                 decoded.event_times,
                 decoded.events.offset.tolist(),
                 strict=True,

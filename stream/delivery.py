@@ -78,8 +78,11 @@ class Delivery(Protocol):
     def finish(self) -> dict[int, int] | None:
         """Step 3. The offsets that became durable, None if nothing was in flight."""
 
-    def give_up(self) -> None:
-        """Abort what is in flight, whatever its state; never raises for a batch that is lost anyway."""
+    def give_up(self) -> dict[int, int] | None:
+        """Abort what is in flight, whatever its state; never raises for a batch that is lost anyway.
+
+        Returns the offsets of a batch that turns out to be durable.
+        """
 
     def renew(self) -> None:
         """Drop the producer; ready() makes a new one."""
@@ -274,10 +277,11 @@ class ExactlyOnce(_Writer):
         producer = self.producer
         self._fly(lambda: self._commit(producer, output, group))
 
-    def give_up(self) -> None:
+    def give_up(self) -> dict[int, int] | None:
         """Wait for the thread; a batch that turns out committed stays committed, one that does not is aborted."""
         with suppress(DeliveryError):
-            self.finish()
+            return self.finish()
+        return None
 
     def _commit(self, producer: Producer, output: Output, group: object) -> dict[int, int]:
         started = time.perf_counter()
@@ -359,10 +363,11 @@ class AtLeastOnce(_Writer):
         producer = self.producer
         self._fly(lambda: self._commit(producer, output))
 
-    def give_up(self) -> None:
+    def give_up(self) -> dict[int, int] | None:
         """Wait for the thread; whatever it says, the records from the committed offset on are decided again."""
         with suppress(DeliveryError):
-            self.finish()
+            return self.finish()
+        return None
 
     def _commit(self, producer: Producer, output: Output) -> dict[int, int]:
         started = time.perf_counter()

@@ -23,7 +23,7 @@ from stream.scoring import bundle_directory, load_scoring
 from stream.settings import Settings
 from stream.sources import SourceError
 from stream.store_check import StoreFacts, check_recovery, check_store
-from stream.topic_check import Finding, TopicRole, TopicState, check_topics
+from stream.topic_check import Finding, TopicRole, TopicState, check_telemetry, check_topics
 from stream.topics import describe_cluster, describe_topics, topic_names
 
 __all__ = ["Check", "examine"]
@@ -57,6 +57,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         "feature set": doctor.feature_set,
         "store": doctor.store,
         "recovery": doctor.recovery,
+        "telemetry": doctor.telemetry,
     }
     for name, look in looks.items():
         try:
@@ -166,6 +167,19 @@ class _Doctor:
             yield self._no_source
         else:
             yield from check_recovery(self._settings, facts)
+
+    def telemetry(self) -> Iterator[Found]:
+        if not self._settings.telemetry.enabled:
+            yield skip("switched off with telemetry.enabled, so no monitor hears of the workers")
+            return
+        if self._cluster_id is None:
+            yield skip(NO_BROKER)
+            return
+        name = self._settings.topics.telemetry
+        findings = check_telemetry(describe_topics(AdminClient(admin_config(self._settings)), [name])[name])
+        if not findings:
+            yield ok(f"{name} is there, with one partition and the rights needed")
+        yield from _told(findings)
 
     def _facts(self) -> StoreFacts | None:
         source = self._source

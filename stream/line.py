@@ -18,7 +18,7 @@ from stream.codec import DeadLetter, DecisionEncoder, Decoded, Decoder
 from stream.delivery import Outgoing, Output
 from stream.errors import Oversized, StateAhead
 from stream.feature_log import FeatureLog
-from stream.observer import BatchReport
+from stream.observer import BatchReport, Scored, ScoredBy
 from stream.partition import Partition, Phase
 
 __all__ = ["Judge", "Line", "Scorer", "Topics", "Verdicts"]
@@ -61,6 +61,7 @@ class Scorer:
     judge: Judge
     encoder: DecisionEncoder
     feature_log: FeatureLog
+    scored_by: ScoredBy
 
 
 @dataclass(slots=True)
@@ -106,6 +107,11 @@ class Line:
         """Score with another model from the next batch on. Windows must be of its feature set by then."""
         self._scorer = scorer
 
+    @property
+    def scored_by(self) -> ScoredBy:
+        """What the next batch will be scored with."""
+        return self._scorer.scored_by
+
     def run(self, batch: dict[Partition, list[Any]]) -> tuple[Output, BatchReport, list[Partition]]:
         """Return the output, a report, and the partitions that must wait for the store: nothing of theirs is done."""
         report, output = BatchReport(), Output(self._topics.decisions)
@@ -129,8 +135,9 @@ class Line:
             features = live[0].features if len(live) == 1 else np.concatenate([part.features for part in live])
             verdicts = self._scorer.judge.judge(features)
             clock.lap("score")
-            self._encode(live, verdicts, output, report)
+            self._encode(live, features, verdicts, output, report)
             clock.lap("encode")
+        report.offsets = output.offsets
         return output, report, waiting
 
     def too_large(self, oversized: Sequence[Oversized]) -> bool:
@@ -185,11 +192,22 @@ class Line:
             report.first_dead.setdefault(letter.error, (number, letter.message.offset(), letter.field))
             output.rare.append(self._dead_letter(letter))
 
-    def _encode(self, live: list[_Part], verdicts: Verdicts, output: Output, report: BatchReport) -> None:
+    def _encode(
+        self, live: list[_Part], features: F32, verdicts: Verdicts, output: Output, report: BatchReport
+    ) -> None:
         """Append decisions and feature records of every part; verdict rows follow the parts' order."""
         at = 0
         now_ms = self._now_ms()
         timestamps: list[int] = []
+        report.scored = scored = Scored(
+            self._scorer.scored_by,
+            features,
+            verdicts.scores,
+            verdicts.outcomes,
+            self._scorer.judge.outcome_names,
+            [],
+            [],
+        )
         for part in live:
             decoded = tail(part.decoded, part.live)
             n = len(decoded.users)
@@ -206,6 +224,8 @@ class Line:
             output.source_offsets += offsets
             self._log_features(part, decoded, output)
             timestamps += decoded.timestamps_ms
+            scored.segments.append(decoded.segments)
+            scored.event_times.append(decoded.event_times)
             at += n
         if self._oversized:
             self._replace_oversized(live, output, report)
@@ -296,6 +316,7 @@ def pick(decoded: Decoded, chosen: Sequence[int], selector: Any) -> Decoded:
         events=decoded.events[selector],
         timestamps_ms=[decoded.timestamps_ms[i] for i in chosen],
         event_times=[decoded.event_times[i] for i in chosen],
+        segments=[decoded.segments[i] for i in chosen],
         traceparents=[decoded.traceparents[i] for i in chosen],
     )
 

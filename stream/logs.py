@@ -81,6 +81,7 @@ class LogObserver(Observer):
         self._summary_at = 0.0
         self._breaker_open = False
         self._registry_failure = ""
+        self._telemetry_lost = 0
 
     def started(self, *, model: str, engine: str, feature_set: str, state: str) -> None:
         _tell("started", "the worker starts", model=model, engine=engine, feature_set=feature_set, state=state)
@@ -191,6 +192,17 @@ class LogObserver(Observer):
         if self._registry_failure and not failure:
             _tell("registry_back", "the registry can be read again")
         self._registry_failure = failure
+
+    def telemetry_written(self) -> None:
+        if self._telemetry_lost:
+            _tell("telemetry_back", "telemetry is written again", lost=self._telemetry_lost)
+            self._telemetry_lost = 0
+
+    def telemetry_dropped(self, reason: str) -> None:
+        if not self._telemetry_lost:
+            message = "telemetry cannot be written, decisions go on without it"
+            _tell("telemetry_dropped", message, logging.WARNING, reason=reason)
+        self._telemetry_lost += 1
 
     def stopped(self) -> None:
         self._summarise(now=True)

@@ -10,13 +10,15 @@ from typing import Final
 from stream.currencies import EXPONENTS
 from stream.nearest import did_you_mean
 
-__all__ = ["DECODING_VERSION", "OPTIONAL", "REQUIRED", "Limits", "Mapping", "MappingError"]
+__all__ = ["DECODING_VERSION", "OPTIONAL", "REQUIRED", "SEGMENTS", "Limits", "Mapping", "MappingError"]
 
 #: Raised whenever the same bytes would be read as something else than before: it enters the state hash.
 DECODING_VERSION: Final = 1
 
 REQUIRED: Final = ("transaction_id", "user_id", "amount", "currency", "event_time")
 OPTIONAL: Final = ("merchant_id", "mcc", "country", "channel", "device_id", "terminal_id", "traceparent")
+#: What decisions may be told apart by, besides kept fields of the user's own. A device belongs to a person.
+SEGMENTS: Final = ("country", "channel", "mcc", "currency", "merchant_id", "terminal_id")
 _IDS: Final = ("transaction_id", "user_id", *OPTIONAL)
 
 
@@ -49,6 +51,7 @@ class Mapping:
     fields: our name to the user's names, the first present one counts; a name of ours not listed is the user's too.
     kept: the fields that state keeps, in order; each is one of OPTIONAL or has an entry in ``fields``.
     rates: units of the base currency for one unit of another, exact.
+    segment: the field that stands in the decision as its segment; empty: none.
     """
 
     kept: tuple[str, ...] = ("merchant_id", "country", "device_id")
@@ -58,9 +61,11 @@ class Mapping:
     naive_time_zone: str = ""
     base_currency: str = ""
     rates: Table[str, Fraction] = field(default_factory=dict)
+    segment: str = "country"
 
     def __post_init__(self) -> None:
         _check_names(self)
+        _check_segment(self)
         _check_shared_names(self)
         _check_values(self)
 
@@ -71,15 +76,17 @@ class Mapping:
     @property
     def read(self) -> tuple[str, ...]:
         """The fields of ours that are read from a message, each once."""
-        return tuple(dict.fromkeys((*REQUIRED, *self.kept, "traceparent")))
+        segment = (self.segment,) if self.segment else ()
+        return tuple(dict.fromkeys((*REQUIRED, *self.kept, *segment, "traceparent")))
 
     @property
     def decoding(self) -> str:
         """A canonical text of all that decides how bytes become an event; it enters the state hash.
 
-        Limits stay out of it: they decide which records are dead letters, not what an accepted one means.
+        Limits stay out of it: they decide which records are dead letters, not what an accepted one means. So does the
+        segment, which no window sees.
         """
-        read = [ours for ours in self.read if ours != "traceparent"]
+        read = list(dict.fromkeys((*REQUIRED, *self.kept)))
         return json.dumps(
             {
                 "version": DECODING_VERSION,
@@ -96,8 +103,9 @@ class Mapping:
 
 def _check_names(mapping: Mapping) -> None:
     known = (*REQUIRED, *OPTIONAL)
+    own = (*mapping.kept, mapping.segment)
     for ours, theirs in mapping.fields.items():
-        if ours not in known and ours not in mapping.kept:
+        if ours not in known and ours not in own:
             raise MappingError(f"codec.fields.{ours}", f"names no field of ours{did_you_mean(ours, known)}")
         if not theirs or not all(theirs) or len(set(theirs)) < len(theirs):
             raise MappingError(f"codec.fields.{ours}", "must be a name of yours, or a list of different ones")
@@ -111,10 +119,20 @@ def _check_names(mapping: Mapping) -> None:
             )
     for ours in mapping.defaults:
         if ours in ("transaction_id", "user_id", "amount", "event_time", "traceparent") or (
-            ours not in known and ours not in mapping.kept
+            ours not in known and ours not in own
         ):
             may = ("currency", *OPTIONAL[:-1])
             raise MappingError(f"codec.defaults.{ours}", f"cannot have a default{did_you_mean(ours, may)}")
+
+
+def _check_segment(mapping: Mapping) -> None:
+    segment = mapping.segment
+    own = segment in mapping.fields and segment not in (*REQUIRED, *OPTIONAL)
+    if segment and segment not in SEGMENTS and not own:
+        raise MappingError(
+            "telemetry.segment",
+            f'cannot be "{segment}": name one of {", ".join(SEGMENTS)}, or a field of yours under codec.fields',
+        )
 
 
 def _check_shared_names(mapping: Mapping) -> None:
@@ -123,7 +141,7 @@ def _check_shared_names(mapping: Mapping) -> None:
     for ours in mapping.read:
         for theirs in mapping.names(ours):
             other = owner.setdefault(theirs, ours)
-            ids = all(name in _IDS or name in mapping.kept for name in (ours, other))
+            ids = all(name in _IDS or name in (*mapping.kept, mapping.segment) for name in (ours, other))
             if other != ours and (not ids or "traceparent" in (ours, other)):
                 raise MappingError(f"codec.fields.{ours}", f'and codec.fields.{other} both read "{theirs}"')
 

@@ -112,6 +112,10 @@ class PrometheusObserver(Observer, Collector):
         self._swaps = Counter(
             "fraudstream_model_swaps", "Promotions taken up, and those refused.", "outcome", SWAP_OUTCOMES
         )
+        self._telemetry_written = Counter("fraudstream_telemetry_written", "Records of telemetry that the broker has.")
+        self._telemetry_dropped = Counter(
+            "fraudstream_telemetry_dropped", "Records of telemetry lost: the monitor knows nothing of their events."
+        )
         self._loaded = Counter("fraudstream_loaded_users", "Users looked up in the store because memory had them not.")
 
     def _measure(self) -> None:
@@ -238,6 +242,14 @@ class PrometheusObserver(Observer, Collector):
         with self._lock:
             self._registry_readable, self._model_current = not failure, is_current
 
+    def telemetry_written(self) -> None:
+        with self._lock:
+            self._telemetry_written.add()
+
+    def telemetry_dropped(self, reason: str) -> None:
+        with self._lock:
+            self._telemetry_dropped.add()
+
     def stopped(self) -> None:
         with self._lock:
             self._up = False
@@ -282,6 +294,7 @@ class PrometheusObserver(Observer, Collector):
         for counter in (
             *(self._events, self._replayed, self._decisions, self._dead, self._flags),
             *(self._commits, self._aborts, self._store_failures, self._evicted, self._loaded, self._swaps),
+            *(self._telemetry_written, self._telemetry_dropped),
         ):
             yield counter.family()
 

@@ -3,13 +3,47 @@
 Hooks may be called from the loop, the committing thread or the checkpoint thread; an observer guards its own state.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BatchReport", "Observer", "Observers"]
+from models.histograms import Histograms
+
+__all__ = ["BatchReport", "Observer", "Observers", "Scored", "ScoredBy"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredBy:
+    """One version of a model on one engine, the same object as long as it scores.
+
+    histograms: how features and scores were distributed in training, None without a model. reference: their hash.
+    """
+
+    model: str
+    engine: str
+    feature_set: str
+    feature_names: tuple[str, ...]
+    histograms: Histograms | None = None
+    reference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The rows of a batch as they were scored; what the line worked with itself, never copies.
+
+    features: float32[n, k]; scores: float32[n]; outcomes: uint8[n], indices into outcome_names; segments and
+    event_times (epoch ms) by part, the parts' rows in the order of the matrix.
+    """
+
+    by: ScoredBy
+    features: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    outcomes: npt.NDArray[np.uint8]
+    outcome_names: Sequence[str]
+    segments: list[list[str]]
+    event_times: list[list[int]]
 
 
 @dataclass(slots=True)
@@ -20,7 +54,8 @@ class BatchReport:
     stage_secs: seconds spent per stage (consume, decode, windows, score, decide, encode, produce).
     dead_letters and outcomes count by error class and by outcome.
     first_dead: the first dead letter of each error class, as (partition, offset, field at fault).
-    noted: the decisions that were not approvals, as encoded.
+    noted: the decisions that were not approvals, as encoded. offsets: partition -> next offset to consume, which is
+    committed with the batch; empty where all of it was replayed. scored: None where no row was scored.
     """
 
     events: int = 0
@@ -32,6 +67,8 @@ class BatchReport:
     outcomes: dict[str, int] = field(default_factory=dict)
     flags: dict[str, int] = field(default_factory=dict)
     noted: list[bytes] = field(default_factory=list)
+    offsets: dict[int, int] = field(default_factory=dict)
+    scored: Scored | None = None
 
 
 class Observer:
@@ -75,6 +112,9 @@ class Observer:
 
     def aborted(self, reason: str) -> None:
         """The batch in flight was given up."""
+
+    def acknowledged(self, offsets: dict[int, int]) -> None:
+        """Tell the loop's thread what `committed` told: the batch last told of is durable, with these next offsets."""
 
     def position(self, partition: int, *, committed: int, lag: int) -> None:
         """Tell a partition's committed offset, and how many offsets lie between it and the log's end as last seen."""
@@ -120,6 +160,12 @@ class Observer:
 
     def followed(self, *, failure: str, is_current: bool) -> None:
         """Tell why the registry cannot be read, empty where it can, and whether it names the model that scores."""
+
+    def telemetry_written(self) -> None:
+        """The broker has a record of telemetry."""
+
+    def telemetry_dropped(self, reason: str) -> None:
+        """A record of telemetry is lost: decisions do not wait for it."""
 
     def stopped(self) -> None:
         """The worker has left its group."""

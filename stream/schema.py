@@ -1,6 +1,7 @@
 """Schemas of what is read and written, made from the types that read and write it.
 
-JSON Schema (2020-12) for transactions, decisions and the headers of dead letters; an AsyncAPI 3 document of the topics.
+JSON Schema (2020-12) for transactions, decisions, the headers of dead letters, and what goes to and from the monitor;
+an AsyncAPI 3 document of the topics.
 """
 
 import os
@@ -12,19 +13,60 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from stream.alert_record import Alert
 from stream.deadletter import DEAD_LETTER_HEADERS, ERRORS
 from stream.decision import Decision
+from stream.labelled_log import Label
+from stream.labelled_record import LabelledDecision
 from stream.mapping import REQUIRED, Limits, Mapping
 from stream.money import DECIMAL_TEXT
 from stream.sections import TopicSettings
 from stream.settings import load_settings
+from stream.telemetry_record import Telemetry
 from stream.transaction import Layout
 
-__all__ = ["asyncapi", "dead_letter_headers_schema", "decision_schema", "transaction_schema", "write_schemas"]
+__all__ = [
+    "asyncapi",
+    "dead_letter_headers_schema",
+    "decision_schema",
+    "record_schema",
+    "transaction_schema",
+    "write_schemas",
+]
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _COMPONENTS: Final = "#/components/schemas/{name}"
 _KEY: Final = {"kafka": {"key": {"type": "string", "description": "The user id, as UTF-8"}}}
+_WORKER_KEY: Final = {"kafka": {"key": {"type": "string", "description": "The worker's name, as UTF-8"}}}
+_SIGNAL_KEY: Final = {"kafka": {"key": {"type": "string", "description": "The signal's name, as UTF-8"}}}
+
+#: JSON records besides the transaction, whose schema depends on the settings, by the name of their file.
+_RECORDS: Final = {
+    "decision": Decision,
+    "telemetry": Telemetry,
+    "label": Label,
+    "labelled": LabelledDecision,
+    "alert": Alert,
+}
+
+_TOPICS: Final = (
+    *("transactions", "decisions", "features", "dead_letters"),
+    *("telemetry", "labels", "labelled", "alerts"),
+)
+#: Who does what: process, action, topic.
+_OPERATIONS: Final = (
+    ("worker", "receive", "transactions"),
+    ("worker", "send", "decisions"),
+    ("worker", "send", "features"),
+    ("worker", "send", "dead_letters"),
+    ("worker", "send", "telemetry"),
+    ("monitor", "receive", "decisions"),
+    ("monitor", "receive", "labels"),
+    ("monitor", "receive", "telemetry"),
+    ("monitor", "receive", "labelled"),
+    ("monitor", "send", "labelled"),
+    ("monitor", "send", "alerts"),
+)
 
 
 def transaction_schema(mapping: Mapping, limits: Limits) -> dict[str, Any]:
@@ -37,7 +79,12 @@ def transaction_schema(mapping: Mapping, limits: Limits) -> dict[str, Any]:
 
 def decision_schema() -> dict[str, Any]:
     """Return the schema of a decision."""
-    return {"$schema": _DIALECT, **msgspec.json.schema(Decision)}
+    return record_schema("decision")
+
+
+def record_schema(name: str) -> dict[str, Any]:
+    """Return the schema of a decision, telemetry, label, labelled or alert."""
+    return {"$schema": _DIALECT, **msgspec.json.schema(_RECORDS[name])}
 
 
 def dead_letter_headers_schema() -> dict[str, Any]:
@@ -46,8 +93,8 @@ def dead_letter_headers_schema() -> dict[str, Any]:
 
 
 def asyncapi(topics: TopicSettings, mapping: Mapping, limits: Limits) -> dict[str, Any]:
-    """Return the AsyncAPI 3 document of all topics, seen from the worker."""
-    _, decision = msgspec.json.schema_components([Decision], ref_template=_COMPONENTS)
+    """Return the AsyncAPI 3 document of all topics, seen from the worker and the monitor."""
+    _, records = msgspec.json.schema_components(_RECORDS.values(), ref_template=_COMPONENTS)
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -62,16 +109,16 @@ def asyncapi(topics: TopicSettings, mapping: Mapping, limits: Limits) -> dict[st
             for name, address in _channels(topics).items()
         },
         "operations": {
-            f"{'read' if name == 'transactions' else 'write'}_{name}": {
-                "action": "receive" if name == "transactions" else "send",
+            f"{process}_{'reads' if action == 'receive' else 'writes'}_{name}": {
+                "action": action,
                 "channel": {"$ref": f"#/channels/{name}"},
                 "messages": [{"$ref": f"#/channels/{name}/messages/{name}"}],
             }
-            for name in _channels(topics)
+            for process, action, name in _OPERATIONS
         },
         "components": {
             "messages": _messages(),
-            "schemas": {"Transaction": _transaction(mapping, limits), **decision, "DeadLetterHeaders": _headers()},
+            "schemas": {"Transaction": _transaction(mapping, limits), **records, "DeadLetterHeaders": _headers()},
         },
     }
 
@@ -80,7 +127,7 @@ def write_schemas(directory: Path, topics: TopicSettings, mapping: Mapping, limi
     """Write every schema and the AsyncAPI document into a directory, which is made; return their paths."""
     documents = {
         "transaction.schema.json": transaction_schema(mapping, limits),
-        "decision.schema.json": decision_schema(),
+        **{f"{name}.schema.json": record_schema(name) for name in _RECORDS},
         "dead_letter_headers.schema.json": dead_letter_headers_schema(),
         "asyncapi.json": asyncapi(topics, mapping, limits),
     }
@@ -92,7 +139,7 @@ def write_schemas(directory: Path, topics: TopicSettings, mapping: Mapping, limi
 
 
 def _channels(topics: TopicSettings) -> dict[str, str]:
-    return {name: getattr(topics, name) for name in ("transactions", "decisions", "features", "dead_letters")}
+    return {name: getattr(topics, name) for name in _TOPICS}
 
 
 def _messages() -> dict[str, Any]:
@@ -115,6 +162,26 @@ def _messages() -> dict[str, Any]:
             "summary": "A record that is no transaction: key and value as received, the reason in the headers",
             "contentType": "application/octet-stream",
             "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},
+        },
+        "telemetry": {
+            "summary": "What one worker counted in one interval; one partition",
+            "payload": {"$ref": "#/components/schemas/Telemetry"},
+            "bindings": _WORKER_KEY,
+        },
+        "labels": {
+            "summary": "What a transaction turned out to be, as late as it became known",
+            "payload": {"$ref": "#/components/schemas/Label"},
+            "bindings": _KEY,
+        },
+        "labelled": {
+            "summary": "A decision whose truth is known; one partition",
+            "payload": {"$ref": "#/components/schemas/LabelledDecision"},
+            "bindings": _KEY,
+        },
+        "alerts": {
+            "summary": "Something began to be wrong, or is well again; one partition",
+            "payload": {"$ref": "#/components/schemas/Alert"},
+            "bindings": _SIGNAL_KEY,
         },
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from models.bundle import Bundle, open_bundle
 from models.ensemble import load_engine, read_forests
 from models.errors import ModelError
+from models.manifest import HISTOGRAMS
 from models.reasons import Explainer
 from models.self_check import awkward_rows, check_engine
 from state.errors import StateError
@@ -14,20 +15,34 @@ from stream.errors import FraudstreamError, StartupError
 from stream.feature_sets import chosen_feature_set
 from stream.judge import ConstantJudge, EnsembleJudge
 from stream.line import Judge
+from stream.observer import ScoredBy
 from stream.settings import Settings
 from stream.sources import DirectorySource, Pointer, PointerError, Source
+from stream.telemetry_record import reference_hash
 
 __all__ = ["First", "Scoring", "bundle_directory", "first_model", "load_scoring", "open_model", "prove"]
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """What scores: a feature set, a judge, and the names that stand in every decision."""
+    """What scores: a feature set, a judge, and the names that stand in every decision.
+
+    bundle: None for the constant engine.
+    """
 
     feature_set: FeatureSet
     judge: Judge
     model: str
     engine: str
+    bundle: Bundle | None = None
+
+    def scored_by(self) -> ScoredBy:
+        """Return how it is known to whoever counts what it scored."""
+        own = self.feature_set
+        if self.bundle is None:
+            return ScoredBy(self.model, self.engine, own.hash, tuple(own.names))
+        reference = reference_hash(self.bundle.files[HISTOGRAMS])
+        return ScoredBy(self.model, self.engine, own.hash, tuple(own.names), self.bundle.histograms, reference)
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ def load_scoring(settings: Settings) -> Scoring:
     forests = read_forests(bundle)
     engine = load_engine(bundle, settings.model.engine, forests)
     judge = EnsembleJudge(engine, bundle.thresholds, Explainer(bundle, forests))
-    return Scoring(feature_set, judge, bundle.version, engine.name)
+    return Scoring(feature_set, judge, bundle.version, engine.name, bundle)
 
 
 def bundle_directory(settings: Settings) -> Path:
@@ -93,7 +108,9 @@ def prove(settings: Settings, directory: Path) -> Scoring:
     explainer = Explainer(bundle, forests)
     check_engine(bundle, engine, forests)
     explainer.top(awkward_rows(forests, 16))
-    return Scoring(feature_set, EnsembleJudge(engine, bundle.thresholds, explainer), bundle.version, engine.name)
+    return Scoring(
+        feature_set, EnsembleJudge(engine, bundle.thresholds, explainer), bundle.version, engine.name, bundle
+    )
 
 
 def _begin(settings: Settings, directory: str) -> First:

@@ -118,6 +118,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             naive_time_zone=codec.naive_time_zone,
             base_currency=codec.base_currency,
             rates={currency: _rate(currency, text) for currency, text in codec.rates.items()},
+            segment=self.telemetry.segment,
         )
 
     def limits(self) -> mappings.Limits:

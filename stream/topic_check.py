@@ -7,7 +7,7 @@ from typing import Final, Literal
 from stream.clients import MAX_MESSAGE_BYTES
 from stream.quantity import Duration
 
-__all__ = ["HEADER_ROOM_BYTES", "Finding", "TopicRole", "TopicState", "check_topics"]
+__all__ = ["HEADER_ROOM_BYTES", "Finding", "TopicRole", "TopicState", "check_telemetry", "check_topics"]
 
 TopicRole = Literal["transactions", "decisions", "features", "dead_letters"]
 
@@ -71,6 +71,29 @@ def check_topics(states: Mapping[TopicRole, TopicState], retention_ms: int) -> l
         if role == "decisions":
             found += _compacted_decisions(state)
     return sorted(found, key=lambda finding: not finding.fatal)
+
+
+def check_telemetry(state: TopicState) -> list[Finding]:
+    """Return what is wrong with the telemetry's topic; none of it keeps a worker from deciding."""
+    if state.absent == "missing":
+        sentence = (
+            f"The topic {state.name} (topics.telemetry) does not exist, so the monitor hears nothing of this worker: "
+            f"create it with `fraudstream topics create`, or set telemetry.enabled to false."
+        )
+        return [_worth("missing_topic", state, sentence)]
+    if state.absent == "denied" or (state.allowed is not None and "WRITE" not in state.allowed):
+        sentence = (
+            f"This user may not write the topic {state.name} (topics.telemetry), so the monitor hears nothing of this "
+            f"worker: grant it Write and Describe there."
+        )
+        return [_worth("no_rights", state, sentence)]
+    if state.partitions != 1:
+        sentence = (
+            f"The topic {state.name} (topics.telemetry) has {state.partitions} partitions, so a monitor that starts "
+            f"anew may read it in another order: create it anew with 1."
+        )
+        return [_worth("partition_mismatch", state, sentence)]
+    return []
 
 
 def _access(role: TopicRole, state: TopicState) -> Iterator[Finding]:

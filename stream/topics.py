@@ -12,7 +12,7 @@ from stream.clients import BATCH_BYTES, admin_config
 from stream.embedded import EMBEDDED_PARTITIONS
 from stream.errors import StartupError
 from stream.settings import Settings
-from stream.topic_check import HEADER_ROOM_BYTES, Finding, TopicRole, TopicState, check_topics
+from stream.topic_check import HEADER_ROOM_BYTES, Finding, TopicRole, TopicState, check_telemetry, check_topics
 
 __all__ = [
     "Surroundings",
@@ -94,9 +94,12 @@ def look_around(settings: Settings, *, bootstrap: str | None = None) -> Surround
     admin = AdminClient(admin_config(settings, bootstrap=bootstrap))
     cluster_id = describe_cluster(admin)
     names = topic_names(settings)
-    described = describe_topics(admin, names.values())
+    telemetry = [settings.topics.telemetry] if settings.telemetry.enabled else []
+    described = describe_topics(admin, [*names.values(), *telemetry])
     states = {role: described[name] for role, name in names.items()}
     findings = check_topics(states, int(settings.state.retention))
+    for name in telemetry:
+        findings += check_telemetry(described[name])
     if findings and findings[0].fatal:
         raise StartupError(findings[0].sentence)
     limits = {role: state.number("max.message.bytes", DEFAULT_MESSAGE_BYTES) for role, state in states.items()}

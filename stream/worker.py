@@ -180,7 +180,7 @@ class Worker:
             self._begin_again(ahead)
         except BrokerSilent as silent:
             self._observer.aborted(str(silent))
-            self._delivery.give_up()
+            self._assignment.note(self._delivery.give_up())
             self._assignment.rejoin()
         except ProducerFenced as fenced:
             self._rejoin(fenced)
@@ -311,7 +311,7 @@ class Worker:
 
     def _begin_again(self, ahead: StateAhead | None = None) -> None:
         """Abort what is in flight and recover every partition from its committed offset."""
-        self._delivery.give_up()
+        self._assignment.note(self._delivery.give_up())
         try:
             if ahead is not None:
                 self._assignment.doubt(ahead)
@@ -328,7 +328,7 @@ class Worker:
         self._observer.aborted(str(fenced))
         if self._fences > 1:
             raise fenced
-        self._delivery.give_up()
+        self._assignment.note(self._delivery.give_up())
         self._delivery.renew()
         self._stop.wait(FENCED_PAUSE_SECS * (0.5 + random.random()))
         try:
@@ -377,7 +377,7 @@ class Worker:
 
     def _leave(self) -> None:
         self._assignment.leaving = True
-        self._delivery.give_up()
+        self._assignment.note(self._delivery.give_up())
         self._consumer.close()
         self._delivery.close()
         self._checkpointer.close()

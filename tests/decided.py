@@ -64,10 +64,12 @@ class Columns:
     offsets: np.ndarray
     event_times: list[int]
     events: SimpleNamespace = field(init=False)
+    segments: list[str] = field(init=False)
     traceparents: list[None] = field(init=False)
 
     def __post_init__(self) -> None:
         self.events = SimpleNamespace(offset=self.offsets)
+        self.segments = [""] * len(self.user_ids)
         self.traceparents = [None] * len(self.user_ids)
 
 

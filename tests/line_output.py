@@ -13,15 +13,17 @@ Place = tuple[int, int]  # source partition and offset
 
 @dataclass(frozen=True)
 class LineTopics:
-    """The four topics of one run."""
+    """The topics of one run; no telemetry without a topic for it."""
 
     transactions: str
     decisions: str
     dead_letters: str
     features: str
+    telemetry: str = ""
 
-    def settings(self) -> dict[str, str]:
-        return {
+    def settings(self) -> dict[str, object]:
+        told = {"topics.telemetry": self.telemetry} if self.telemetry else {"telemetry.enabled": False}
+        return told | {
             "topics.transactions": self.transactions,
             "topics.decisions": self.decisions,
             "topics.dead_letters": self.dead_letters,
@@ -59,6 +61,7 @@ def create_line(topics: Topics, partitions: int = 4, source: str | None = None) 
         topics.create("decisions", partitions),
         topics.create("dlq", partitions, {"max.message.bytes": "2000000"}),
         topics.create("features", partitions),
+        topics.create("telemetry", 1),
     )
 
 

@@ -15,6 +15,7 @@ import latency
 import memory
 import recovery
 import swap
+import telemetry
 import throughput
 import windows
 
@@ -27,6 +28,7 @@ PARTS = {
     "latency": latency.table,
     "recovery": recovery.table,
     "swap": swap.table,
+    "telemetry": telemetry.table,
     "memory": memory.table,
 }
 

@@ -14,7 +14,7 @@ from state.events import currency_code, hash_field, hash_transaction
 from stream.codec import Decoded, Decoder
 from stream.deadletter import DEAD_LETTER_HEADERS, ERRORS, DeadLetter
 from stream.files import FileRecord
-from stream.mapping import Limits, Mapping
+from stream.mapping import Limits, Mapping, MappingError
 
 NOW_MS = hostile.NOW_MS
 VALID = {
@@ -196,6 +196,36 @@ def test_a_mapping_reads_the_senders_own_names_and_dead_letters_speak_of_both():
 def test_a_field_of_the_users_own_can_be_kept():
     mapping = Mapping(kept=("ip",), fields={"ip": ("client_ip",)})
     assert accepted({"client_ip": "10.0.0.1"}, mapping=mapping).events.fields.tolist() == [[hash_field(0, "10.0.0.1")]]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "more", "segment"),
+    [
+        (Mapping(), {"country": "DE"}, "DE"),
+        (Mapping(), {"country": ""}, "missing"),
+        (Mapping(), {"country": None}, "missing"),
+        (Mapping(kept=()), {"country": "DE"}, "DE"),
+        (Mapping(segment="mcc"), {"mcc": 5411}, "5411"),
+        (Mapping(segment="currency"), {}, "EUR"),
+        (Mapping(fields={"channel": ("entry", "how")}, segment="channel"), {"how": "pos"}, "pos"),
+        (Mapping(defaults={"channel": "web"}, segment="channel"), {}, "web"),
+        (Mapping(fields={"region": ("area",)}, segment="region"), {"area": "north"}, "north"),
+        (Mapping(segment=""), {"country": "DE"}, ""),
+    ],
+)
+def test_the_segment_is_the_text_of_the_field_named(mapping, more, segment):
+    value = orjson.dumps({**VALID, **more})
+    assert accepted(value, mapping=mapping).segments == [segment]
+
+
+@pytest.mark.parametrize("segment", ["device_id", "user_id", "transaction_id", "amount", "traceparent", "colour"])
+def test_a_segment_that_cannot_be_one_is_refused_by_name(segment):
+    with pytest.raises(MappingError, match=rf'^telemetry.segment cannot be "{segment}": name one of country, channel'):
+        Mapping(segment=segment)
+
+
+def test_the_segment_does_not_change_what_state_is_kept_under():
+    assert len({Mapping(segment=segment).decoding for segment in ("", "country", "mcc", "terminal_id")}) == 1
 
 
 def test_defaults_fill_in_what_is_missing():

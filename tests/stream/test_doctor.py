@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from dataclasses import replace
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -75,12 +76,22 @@ def test_everything_in_order_is_one_ok_each(look, topics, produce):
         name: ["OK"]
         for name in (
             *("broker", "topics", "partitions", "records", "keys", "partitioner"),
-            *("model", "feature set", "store", "recovery"),
+            *("model", "feature set", "store", "recovery", "telemetry"),
         )
     }
     assert "400 transactions are keyed by user" in found["keys"][0][1]
     assert "murmur2" in found["partitioner"][0][1]
     assert "would begin at the earliest offset: 400 ahead" in found["recovery"][0][1]
+
+
+def test_a_missing_topic_of_telemetry_is_worth_a_word_and_prevents_nothing(look, topics):
+    line = replace(create_line(topics), telemetry="nobody-made-this")
+    found = look(line)
+    assert levels(found)["telemetry"] == ["WARN"]
+    assert "create it with `fraudstream topics create`" in found["telemetry"][0][1]
+    assert levels(look(replace(line, telemetry="")))["telemetry"] == ["SKIP"]
+    line = replace(line, telemetry=topics.create("telemetry", 2))
+    assert "has 2 partitions" in look(line)["telemetry"][0][1]
 
 
 def test_a_broker_that_is_down_leaves_the_rest_to_be_looked_at(look, topics):

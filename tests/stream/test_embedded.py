@@ -2,15 +2,19 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from kafka_topics import wait_until
+from stream.app import compose
 from stream.embedded import EMBEDDED_PARTITIONS, EmbeddedBroker, check_embedded
 from stream.errors import UsageError
+from stream.observer import Observer
 from stream.sections import EMBEDDED, KafkaSettings, StoreSettings
-from stream.settings import Settings
+from stream.settings import Settings, load_settings
+from stream.telemetry_record import decode_telemetry
 
 READ_TEN = """
 import sys, time
@@ -53,6 +57,42 @@ def test_topics_have_four_partitions_and_committed_offsets_are_kept():
         consumer.commit(message=seen[0], asynchronous=False)
         assert [c.offset for c in consumer.committed(consumer.assignment()) if c.partition == 2] == [1]
         consumer.close()
+
+
+class Heard(Observer):
+    def __init__(self):
+        self.written = threading.Event()
+
+    def telemetry_written(self):
+        self.written.set()
+
+
+def test_a_worker_on_the_embedded_broker_writes_telemetry_too():
+    given = {
+        "kafka.bootstrap_servers": EMBEDDED,
+        "kafka.delivery": "at_least_once",
+        "store.kind": "memory",
+        "model.engine": "constant",
+        "telemetry.interval": "100ms",
+    }
+    settings, heard = load_settings(None, {}, given), Heard()
+    with EmbeddedBroker() as broker:
+        names = settings.topics
+        broker.create_topics([names.transactions, names.decisions, names.features, names.dead_letters])
+        app = compose(settings, heard, bootstrap=broker.bootstrap)
+        worker = threading.Thread(target=app.run)
+        worker.start()
+        try:
+            assert heard.written.wait(20)
+        finally:
+            app.stop()
+            worker.join(20)
+        reader = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "g"})
+        reader.assign([TopicPartition(names.telemetry, number, 0) for number in range(EMBEDDED_PARTITIONS)])
+        found = []
+        wait_until(lambda: found.extend(reader.consume(10, 0.1)) or found, "a record of telemetry is read")
+        reader.close()
+    assert decode_telemetry(found[0].value()).model == "constant"
 
 
 @pytest.mark.parametrize(

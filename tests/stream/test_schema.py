@@ -9,13 +9,23 @@ import numpy as np
 import orjson
 import pytest
 
+from stream.alert_record import Alert, encode_alert
 from stream.codec import Decoder
 from stream.decision import DecisionEncoder, Reason
 from stream.files import FileRecord
+from stream.labelled_record import LabelledDecision, encode_labelled
 from stream.mapping import Limits, Mapping
-from stream.schema import asyncapi, dead_letter_headers_schema, decision_schema, transaction_schema, write_schemas
+from stream.schema import (
+    asyncapi,
+    dead_letter_headers_schema,
+    decision_schema,
+    record_schema,
+    transaction_schema,
+    write_schemas,
+)
 from stream.sections import TopicSettings
 from stream.simulate import Simulation, simulate, transactions
+from stream.telemetry_record import Counts, Sample, Telemetry, encode_telemetry
 
 GUESTS = Mapping(
     kept=("terminal_id",),
@@ -41,7 +51,7 @@ def fits(document: object, schema: dict) -> bool:
     [
         transaction_schema(Mapping(), Limits()),
         transaction_schema(GUESTS, Limits()),
-        decision_schema(),
+        *map(record_schema, ("decision", "telemetry", "label", "labelled", "alert")),
         dead_letter_headers_schema(),
     ],
 )
@@ -112,6 +122,83 @@ def test_dead_letter_headers_fit_the_schema():
         assert not fits({**headers, "error": "other"}, schema)
 
 
+WATCHED = {
+    "telemetry": (
+        encode_telemetry(
+            Telemetry(
+                worker="w1",
+                epoch=1,
+                sequence=0,
+                interval=1,
+                interval_ms=1_000,
+                opened_at_ms=1_000,
+                closed_at_ms=1_999,
+                model="m",
+                engine="forest",
+                feature_set="f",
+                events=1,
+                features={"a": Counts([1, 0], 0)},
+                sample=Sample([[1.5, None]], [0.25], [hostile.NOW_MS]),
+                offsets={"0": [(0, 1)]},
+            )
+        ),
+        ({"worker": ""}, {"sequence": -1}, {"extra": 1}, {"offsets": {"0": [[0]]}}),
+    ),
+    "label": (
+        b'{"transaction_id": 7, "user_id": "u-1", "is_fraud": true, "label_time": 1750000000000}',
+        ({"is_fraud": "yes"}, {"label_time": None}),
+    ),
+    "labelled": (
+        encode_labelled(
+            LabelledDecision(
+                transaction_id="t",
+                user_id="u",
+                score=0.5,
+                decision="review",
+                model="m",
+                segment="DE",
+                event_time=1,
+                partition=0,
+                offset=3,
+                is_fraud=True,
+                label_time=9,
+                delay_ms=8,
+            )
+        ),
+        ({"score": 2}, {"extra": 1}),
+    ),
+    "alert": (
+        encode_alert(
+            Alert(
+                id="a",
+                state="raised",
+                signal="feature_drift",
+                subject="amount",
+                segment="",
+                model="m",
+                statistic="psi",
+                value=0.3,
+                bound=0.2,
+                since=1,
+                at=2,
+                runbook="feature_drift",
+                text="amount has drifted",
+            )
+        ),
+        ({"state": "maybe"}, {"signal": "mood"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_records_of_the_watch_fit_their_schemas_and_altered_ones_do_not(name):
+    value, alterations = WATCHED[name]
+    schema, record = record_schema(name), orjson.loads(value)
+    assert fits(record, schema)
+    for altered in alterations:
+        assert not fits(record | altered, schema)
+
+
 def references(node: object) -> list[str]:
     if isinstance(node, dict):
         inner = [reference for value in node.values() for reference in references(value)]
@@ -128,6 +215,10 @@ def test_the_asyncapi_document_names_every_topic_and_all_its_references_lead_som
         "my.decisions",
         "features",
         "transactions.dlq",
+        "telemetry",
+        "labels",
+        "labelled",
+        "alerts",
     }
     assert {operation["action"] for operation in document["operations"].values()} == {"send", "receive"}
     assert len(references(document)) >= 12
@@ -148,6 +239,10 @@ def test_the_schemas_are_written_as_files(tmp_path):
     assert [path.name for path in paths] == [
         "transaction.schema.json",
         "decision.schema.json",
+        "telemetry.schema.json",
+        "label.schema.json",
+        "labelled.schema.json",
+        "alert.schema.json",
         "dead_letter_headers.schema.json",
         "asyncapi.json",
     ]

@@ -21,6 +21,7 @@ from stream.files import read_records
 from stream.judge import EnsembleJudge
 from stream.line import Line, Scorer, Topics
 from stream.mapping import Limits, Mapping
+from stream.observer import ScoredBy
 from stream.partition import Partition, Phase
 from stream.score import score_file
 from stream.scoring import open_model
@@ -56,6 +57,7 @@ def line_decisions(path, model_bundle, engine_name, size):
             judge,
             DecisionEncoder(judge.outcome_names, bundle.version, engine.name, feature_set.hash),
             FeatureLog(feature_set.names, feature_set.hash, max_bytes=1 << 20),
+            ScoredBy(bundle.version, engine.name, feature_set.hash, feature_set.names),
         ),
         Topics("decisions", "dlq", ""),
         lambda one, users: one.windows.add(users, [None] * len(users), None),

@@ -158,7 +158,7 @@ def plan_watch_topics(settings: Settings, partitions: int, *, replicas: int = -1
         shared["min.insync.replicas"] = "2"
     topics, read_back = settings.topics, max(settings.monitor.read_back, TELEMETRY_RETENTION_MS)
     ordered = (
-        (topics.labelled, settings.quality.window + OUTAGE_MS),
+        (topics.labelled, settings.quality.window + settings.quality.delay + OUTAGE_MS),
         (topics.telemetry, read_back + OUTAGE_MS),
         (topics.alerts, ALERTS_RETENTION_MS),
     )

@@ -17,6 +17,7 @@ THIRD_PARTY = {
     "onnx",
     "onnxruntime",
     "pyarrow",
+    "river",
     "xgboost",
 }
 

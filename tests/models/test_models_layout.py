@@ -18,6 +18,7 @@ THIRD_PARTY = {
     "onnxruntime",
     "pyarrow",
     "river",
+    "scipy",
     "xgboost",
 }
 

@@ -54,11 +54,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class QualitySnapshot:
-    """What there is to show. figures: by model and segment, "" being all; alarms: what is on."""
+    """What there is to show. figures: by model and segment, "" being all; open: what has begun and not ended."""
 
     figures: Mapping[tuple[str, str], Figures]
     concept: Mapping[tuple[str, str], bool]
     label_rate: Mapping[str, bool]
+    open: tuple[Change, ...]
     pending: int
     size_bytes: int
 
@@ -180,6 +181,7 @@ class QualityWatch:
                 name: any(alarm.sequence not in CONCEPT for alarm in model.detectors.alarms)
                 for name, model in models.items()
             },
+            open=tuple(one for name, model in models.items() for one in _open(name, model)),
             pending=len(self._pending),
             size_bytes=sum(model.rows.size_bytes for model in models.values()),
         )
@@ -275,6 +277,11 @@ def _by_segment(rows: Labelled, names: list[str], most: int) -> list[tuple[str, 
     if rest:
         found.setdefault(OTHER, []).extend(rest)
     return [(name, rows.take(np.concatenate(places))) for name, places in sorted(found.items())]
+
+
+def _open(name: str, model: _Model) -> list[Change]:
+    drops = [_drop(name, statistic, None, since, since, raised=True) for statistic, since in model.firing.items()]
+    return [*drops, *(_told(name, alarm, alarm.since_ms, raised=True) for alarm in model.detectors.alarms)]
 
 
 def _is_over(comparison: Comparison | None) -> bool:

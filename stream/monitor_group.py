@@ -33,11 +33,11 @@ class OneActive(AbstractPartitionAssignor):  # type: ignore[misc]
         self._started_ms = started_ms
         self._holds = False
 
-    def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:  # type: ignore[override]
+    def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """Return what the group's leader is told of this member."""
         return ConsumerProtocolMemberMetadata(VERSION, list(topics), PACKED.pack(self._holds, self._started_ms))
 
-    def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+    def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
         """Return who gets what; called in the member that leads the group."""
         chosen = min(members, key=lambda member: (*_rank(members[member].user_data), member))
         topics = sorted(members[chosen].subscription)
@@ -47,7 +47,7 @@ class OneActive(AbstractPartitionAssignor):  # type: ignore[misc]
             for member in members
         }
 
-    def on_assignment(self, assignment: Any) -> None:  # type: ignore[override]
+    def on_assignment(self, assignment: Any) -> None:
         """Remember what this member got."""
         self._holds = any(partitions for _, partitions in assignment.assignment)
 

@@ -1,4 +1,4 @@
-"""Reads a topic of one partition from one offset to another, beside the group: what the monitor's state is made from."""
+"""Reads a topic of one partition from one offset to another, beside the group; the monitor's state is made from it."""
 
 from collections.abc import Iterator
 from types import TracebackType

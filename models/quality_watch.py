@@ -70,7 +70,8 @@ class _Model:
     detectors: Detectors
     firing: dict[str, int] = field(default_factory=dict)  # statistic of quality_drop: since when
     expiry_ms: int | None = None
-    changed: bool = False
+    changed: bool = False  # since it was compared
+    stale: bool = False  # since figures were computed
     figures: dict[str, Figures] = field(default_factory=dict)
 
 
@@ -132,7 +133,7 @@ class QualityWatch:
             waiting = self._pending.pop(key, None)
             feed = waiting is not None and waiting.feed
             if waiting is None and model in self._models and self._models[model].rows.take_back(row.id):
-                self._models[model].changed = True
+                self._models[model].changed = self._models[model].stale = True
         # A clock that runs ahead elsewhere must not make a label count later than now and its delay.
         due = max(min(label_time_ms, now), min(event_time_ms, now) + self._delay_ms)
         self._number += 1
@@ -166,6 +167,12 @@ class QualityWatch:
                 self._model(one.model).firing[one.statistic] = one.since_ms
         for model in self._models.values():
             self._compute(model, self._clock_ms)
+
+    def refresh(self) -> None:
+        """Compute the figures to be shown as of now; nothing is compared, so this may be done at any time."""
+        for model in self._models.values():
+            if model.stale:
+                self._compute(model, self._clock_ms)
 
     def snapshot(self) -> QualitySnapshot:
         """Return what there is to show, as last computed."""
@@ -209,7 +216,7 @@ class QualityWatch:
     def _count(self, pending: _Pending, counted_at_ms: int, at_ms: int) -> list[Change]:
         model, row = self._model(pending.model), pending.row
         model.rows.add(row, counted_at_ms, self._clock_ms)
-        model.changed = True
+        model.changed = model.stale = True
         if not pending.feed:
             return []
         alarms = model.detectors.feed(row.fraud, row.outcome == APPROVE, at_ms)
@@ -231,6 +238,7 @@ class QualityWatch:
 
     def _compute(self, model: _Model, at_ms: int) -> Labelled:
         rows, names = model.rows.now(at_ms)
+        model.stale = False
         model.expiry_ms = model.rows.next_expiry_ms(at_ms)
         model.figures = {ALL: figures(rows, self._min_frauds)}
         for segment, part in _by_segment(rows, names, self._max_segments):

@@ -38,6 +38,8 @@ __all__ = ["Monitor"]
 
 TURN_SECS: Final = 1.0
 JOINER_SECS: Final = 20.0
+#: Figures of a million labels take a second: they are shown that much less often.
+REFRESH_SHARE: Final = 50.0
 
 
 class Monitor:
@@ -69,7 +71,7 @@ class Monitor:
         self._state: MonitorState | None = None
         self._following: dict[str, int] = {}
         self._unproven: set[str] = set()  # topics whose first record after an assignment has not come yet
-        self._read_at = 0.0
+        self._read_at = self._refresh_at = 0.0
         self._stopping = threading.Event()
         self._end: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -130,6 +132,10 @@ class Monitor:
             if lag is not None:
                 self._observer.lag(topic, lag)
         grace_ms = int(self._settings.monitor.grace)
+        if lags.get(self._settings.topics.labelled) == 0 and self._clock() >= self._refresh_at:
+            started = self._clock()
+            state.refresh()
+            self._refresh_at = self._clock() + REFRESH_SHARE * (self._clock() - started)
         # What was read back may have been followed by records that are only on their way.
         if lags.get(self._settings.topics.labelled) == 0 and self._clock() - self._read_at >= grace_ms / 1000:
             await self._say(state.idle(self._now_ms() - grace_ms))

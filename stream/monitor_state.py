@@ -130,6 +130,10 @@ class MonitorState:
         """Let the clock of the labels go on where none has come; nothing before the first."""
         return [_alert(change) for change in self._quality.advance(now_ms)] if self._quality.clock_ms else []
 
+    def refresh(self) -> None:
+        """Bring the figures of quality that are shown up to now."""
+        self._quality.refresh()
+
     def go_live(self) -> None:
         """End reading back."""
         open_now = open_alerts(self._said, self._quality.clock_ms + 1)

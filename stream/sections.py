@@ -330,6 +330,10 @@ class LabelSettings(Struct, frozen=True, kw_only=True):
             gt=0, le=1, description="Share of approved decisions kept in the index; quality weighs them by its inverse"
         ),
     ] = 1.0
+    recovery: Annotated[
+        Literal["refuse", "rebuild", "accept_partial"],
+        about("What to do where index and log do not fit together"),
+    ] = "refuse"
 
 
 class QualitySettings(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from stream.settings import Settings
 from stream.topic_check import HEADER_ROOM_BYTES, Finding, TopicRole, TopicState, check_topics
 
 __all__ = [
+    "OUTAGE_MS",
     "Surroundings",
     "TopicPlan",
     "create_topics",

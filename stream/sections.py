@@ -330,6 +330,10 @@ class LabelSettings(Struct, frozen=True, kw_only=True):
             gt=0, le=1, description="Share of approved decisions kept in the index; quality weighs them by its inverse"
         ),
     ] = 1.0
+    recovery: Annotated[
+        Literal["refuse", "rebuild", "accept_partial"],
+        about("What to do where index and log do not fit together"),
+    ] = "refuse"
 
 
 class QualitySettings(Struct, frozen=True, kw_only=True):
@@ -338,6 +342,11 @@ class QualitySettings(Struct, frozen=True, kw_only=True):
     window: Annotated[Duration, about("How far back, by the time of the label, figures of quality reach")] = Duration(
         30 * 86_400_000
     )
+    delay: Annotated[
+        Duration,
+        about("A labelled decision counts once it is this old: of younger ones only frauds found early are known"),
+    ] = Duration(7 * 86_400_000)
+    every: Annotated[Duration, about("How often figures of quality are computed")] = Duration(60_000)
     max_events: Annotated[int, Meta(ge=1_000, description="Most labelled decisions a model's figures rest on")] = (
         1_000_000
     )
@@ -363,9 +372,50 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
     epoch: Annotated[
         Duration, about("Detectors begin anew at multiples of this, so that a restart finds their state")
     ] = Duration(86_400_000)
+    rhythm: Annotated[
+        Duration,
+        about(
+            "After how long traffic repeats itself. Alarms also ask whether one such time ago looked the same, so that"
+            " no night is a drift; 7d where weekends differ (then monitor.read_back must be longer too)"
+        ),
+    ] = Duration(86_400_000)
+    unlearned_psi: Annotated[
+        float, Meta(gt=0, description="Bound in place of psi while there is no traffic one rhythm ago to look at")
+    ] = 0.5
+    missing: Annotated[
+        float, Meta(gt=0, le=1, description="Change in the share of missing values from which a feature is broken")
+    ] = 0.05
+    mix_psi: Annotated[
+        float, Meta(gt=0, description="Index of decisions against one rhythm ago from which their mix has shifted")
+    ] = 0.05
+    shift: Annotated[
+        float,
+        Meta(
+            gt=0,
+            lt=0.5,
+            description="How far from 1/2 the chance must be that a value lies above one expected, for a detector to"
+            " count",
+        ),
+    ] = 0.1
+    clear: Annotated[
+        float, Meta(gt=0, le=1, description="Share of a bound that a figure must fall below to end an alarm")
+    ] = 0.75
+    detector_every: Annotated[Duration, about("How often the detectors are given a row of the uniform sample")] = (
+        Duration(1_000)
+    )
+    detector_false_alarms: Annotated[
+        float, Meta(gt=0, description="False alarms of all of a model's detectors to be expected in an epoch")
+    ] = 0.1
+    kswin_every: Annotated[int, Meta(ge=1, description="Rows of which KSWIN, the dear one, is given one")] = 30
     adversarial_every: Annotated[
-        Duration, about("How often a classifier is asked to tell the reference from the traffic; 0s: never")
+        Duration, about("How often a classifier is asked to tell the traffic from that one rhythm ago; 0s: never")
     ] = Duration(3_600_000)
+    adversarial_auc: Annotated[
+        float, Meta(gt=0.5, lt=1, description="Area under its curve, out of fold, from which the traffic has changed")
+    ] = 0.7
+    adversarial_rows: Annotated[
+        int, Meta(ge=120, le=5_000, description="Rows of either kind that it is given at most")
+    ] = 960
 
 
 class MonitorSettings(Struct, frozen=True, kw_only=True):
@@ -379,7 +429,10 @@ class MonitorSettings(Struct, frozen=True, kw_only=True):
         9_109
     )
     grace: Annotated[Duration, about("How long an interval waits for the telemetry of slow workers")] = Duration(5_000)
-    read_back: Annotated[Duration, about("How far back telemetry is read again at a start")] = Duration(2 * 86_400_000)
+    read_back: Annotated[
+        Duration,
+        about("How far back telemetry is read again at a start; more than drift.epoch and drift.rhythm together"),
+    ] = Duration(3 * 86_400_000)
 
 
 class MetricsSettings(Struct, frozen=True, kw_only=True):

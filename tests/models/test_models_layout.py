@@ -17,6 +17,8 @@ THIRD_PARTY = {
     "onnx",
     "onnxruntime",
     "pyarrow",
+    "river",
+    "scipy",
     "xgboost",
 }
 

@@ -1,0 +1,96 @@
+"""The mix of decisions, in all and by segment, against that of one rhythm ago: a bundle has no reference for it.
+
+A shift that stays is the new mix one rhythm later. The day after a shift that went away again, the past is what is
+odd; so an alarm also asks that the mix be unlike that of the last whole rhythm.
+"""
+
+from collections import Counter
+from typing import Final
+
+import numpy as np
+
+from models.drift_statistics import chi_squared, psi, significant
+from stream.alert_record import Alert
+from stream.sections import DriftSettings
+from stream.telemetry_record import OTHER, Telemetry
+from stream.watch_alerts import AlertBook, Cause
+from stream.watch_findings import mix_finding
+from stream.watch_panes import Times
+from stream.watch_snapshot import MixState
+
+__all__ = ["DecisionMix"]
+
+DECISIONS: Final = ("approve", "review", "decline")
+# Workers that start anew may each choose other segments; more than this in one pane are counted as one.
+MAX_SEGMENTS: Final = 1_000
+
+Mix = Counter[tuple[str, str]]
+
+
+class DecisionMix:
+    """Counts of (segment, decision) by pane."""
+
+    def __init__(self, drift: DriftSettings, times: Times) -> None:
+        self._drift, self._times = drift, times
+        self._panes: dict[int, Mix] = {}
+        self._segments: dict[int, set[str]] = {}
+        self.states: dict[str, MixState] = {}
+
+    def add(self, record: Telemetry, pane: int) -> None:
+        """Count a record's decisions."""
+        if not record.segments:
+            return
+        counts = self._panes.get(pane)
+        if counts is None:
+            counts = self._panes[pane] = Counter()
+            self._segments[pane] = set()
+            for old in [other for other in self._panes if other < pane - self._times.kept]:
+                del self._panes[old], self._segments[old]
+        segments = self._segments[pane]
+        for name, decisions in record.segments.items():
+            segment = name if name in segments or len(segments) < MAX_SEGMENTS else OTHER
+            segments.add(segment)
+            for decision, count in decisions.items():
+                counts["", decision] += count
+                if segment:
+                    counts[segment, decision] += count
+
+    def compare(self, at_ms: int, book: AlertBook) -> list[Alert]:
+        """Judge the mix of all decisions and of every segment that has enough of them."""
+        pane, times, drift = self._times.pane(at_ms), self._times, self._drift
+        window, past, long = (self._sum(panes) for panes in (times.window(pane), times.past(pane), times.long(pane)))
+        causes = {cause.segment for cause in book.open if cause.signal == "decision_mix_drift"}
+        segments = sorted({segment for segment, _ in window} | causes)
+        decisions = sorted({decision for _, decision in window + past + long} | set(DECISIONS))
+        rows = {
+            segment: [np.array([each[segment, decision] for decision in decisions]) for each in (window, past, long)]
+            for segment in segments
+        }
+        tests = [chi_squared(past_row, row).p_value for row, past_row, _ in rows.values()]
+        sure = significant(np.array(tests, np.float64), drift.false_alarms)
+        alerts, self.states = [], {}
+        for at, (segment, (row, past_row, long_row)) in enumerate(rows.items()):
+            judged = min(int(row.sum()), int(past_row.sum())) >= drift.min_events
+            distance = psi(past_row, row)
+            finding = mix_finding(
+                segment,
+                min(distance, psi(long_row, row)),
+                drift.mix_psi,
+                drift.clear,
+                judged=judged,
+                sure=bool(sure[at]),
+            )
+            cause = Cause("decision_mix_drift", "", segment, "")
+            alerts += book.judge(cause, finding, at_ms)
+            total = int(row.sum())
+            shares = {decision: int(n) / total for decision, n in zip(decisions, row, strict=True)} if total else {}
+            self.states[segment] = MixState(total, shares, distance if judged else None, cause in book.open)
+        return alerts
+
+    def _sum(self, panes: tuple[int, int]) -> Mix:
+        total: Mix = Counter()
+        for pane in range(panes[0], panes[1] + 1):
+            held = self._panes.get(pane)
+            if held:
+                total.update(held)
+        return total

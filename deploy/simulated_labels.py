@@ -14,6 +14,7 @@ from pathlib import Path
 import orjson
 import pyarrow.parquet as pq
 from confluent_kafka import Producer
+
 from stream.clients import check_properties, publisher_config
 from stream.publish import Row, at_rate, publish
 from stream.settings import load_settings

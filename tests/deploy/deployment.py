@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -26,11 +26,15 @@ def program(name: str) -> str:
     """Return the path of a program that a test runs; skip, or fail where CI=true, without it."""
     found = shutil.which(name)
     if found is None:
-        reason = f"{name} is missing: apt-get install {PACKAGES[name]}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        absent(f"{name} is missing: apt-get install {PACKAGES[name]}")
     return found
+
+
+def absent(reason: str) -> NoReturn:
+    """Skip, or fail where CI=true, because a real part is missing."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 def rules() -> Iterator[dict[str, Any]]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deployment import ROOT, RULES, alert_rules, program
 
+from deployment import ROOT, RULES, alert_rules, program
 from stream.alert_record import SIGNALS
 
 CASES = sorted(Path(__file__).with_name("rules").glob("*.yml"))

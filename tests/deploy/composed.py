@@ -75,7 +75,7 @@ class Service:
 
     def wait_until(self, reached: Callable[[], object], what: str, timeout_secs: float = 120) -> None:
         deadline, tick = time.monotonic() + timeout_secs, threading.Event()
-        while not reached():
+        while not _true(reached):
             assert self.process.poll() is None, f"{self.name} ended before {what}:\n{self.log[-3000:]}"
             assert time.monotonic() < deadline, f"{self.name}: no {what} in {timeout_secs} s:\n{self.log[-3000:]}"
             tick.wait(0.1)
@@ -96,6 +96,14 @@ class Service:
     def _served(self) -> str:
         lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
         return next((line["url"] for line in lines if line.get("event") == "serving"), "")
+
+
+def _true(reached: Callable[[], object]) -> bool:
+    """Say whether it is so; whoever does not answer (yet), or answers 503, has not reached it."""
+    try:
+        return bool(reached())
+    except OSError:
+        return False
 
 
 def relocated(text: str, moved: Mapping[str, str]) -> str:

@@ -10,7 +10,9 @@ import pytest
 from composed import Service, places
 from deployment import absent
 from kafka_server import KafkaMissingError, KafkaServer
+from models.bundle import open_bundle
 from redis_server import RedisMissingError, RedisServer
+from small_models import promote
 
 PASSWORD = "0123456789abcdef"
 WORKERS = ("worker-1", "worker-2")
@@ -29,10 +31,14 @@ class Composed:
 
 
 @pytest.fixture(scope="session")
-def composed(tmp_path_factory) -> Iterator[Composed]:
-    """Start the services in the order of their depends_on, and wait until the monitor computes figures of drift."""
+def composed(tmp_path_factory, model_bundle) -> Iterator[Composed]:
+    """Start the services in the order of their depends_on, and wait until the monitor computes figures of drift.
+
+    The registry has a champion already, smaller than the one that first-model would train.
+    """
     folder = tmp_path_factory.mktemp("composed")
     moved = places(folder)
+    promote(folder / "registry", open_bundle(model_bundle))
     try:
         # Of its own: its topics have the names that a user's have.
         servers = KafkaServer(), RedisServer(["--maxmemory-policy", "noeviction"])
@@ -56,7 +62,6 @@ def composed(tmp_path_factory) -> Iterator[Composed]:
             "FRAUDSTREAM_DRIFT__EVERY": "2s",
             "FRAUDSTREAM_DRIFT__MIN_EVENTS": "100",
             "FRAUDSTREAM_MONITOR__GRACE": "1s",
-            "FIRST_MODEL_EVENTS": "20000",
         }
 
         def start(name: str) -> Service:
@@ -79,11 +84,4 @@ def composed(tmp_path_factory) -> Iterator[Composed]:
 
 def ready(service: Service) -> None:
     """Wait until its /readyz says so."""
-
-    def answers() -> bool:
-        try:
-            return '"ok"' in service.get("/readyz")
-        except OSError:  # 503, a URLError, is one
-            return False
-
-    service.wait_until(answers, "readiness")
+    service.wait_until(lambda: '"ok"' in service.get("/readyz"), "readiness")

@@ -169,6 +169,24 @@ def test_every_service_of_ours_runs_as_composed_and_a_worker_leaves_in_good_orde
         assert path.exists()
 
 
+def test_a_first_model_is_trained_registered_and_promoted_through_the_gates_once(tmp_path):
+    registry = tmp_path / "registry"
+    environ = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "FRAUDSTREAM_REGISTRY__DIRECTORY": str(registry),
+        "FRAUDSTREAM_REGISTRY__URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "FIRST_MODEL_EVENTS": "20000",
+    }
+    command = [DEPLOY / "first_model.sh", tmp_path]
+    first = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    champion = json.loads((registry / "champion.json").read_text())
+    assert champion["approved_by"] == "first_model.sh"
+    again = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert again.stdout == "There is a champion already.\n"
+
+
 def test_labels_of_the_simulated_traffic_follow_it(composed):
     from kafka_topics import Topics, wait_until
 

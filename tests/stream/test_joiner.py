@@ -2,6 +2,7 @@
 
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,9 @@ def content(joined: JoinedTopics, settings):
 
 def test_kills_at_every_point_lose_and_repeat_nothing(joined, start, tmp_path):
     made, settings = make(COUNT), joined.settings(tmp_path)
+    first = start(settings)
+    first.wait_for("live")
+    assert first.stop() == 0, first.errors
     step = COUNT // 5
     for number, point in enumerate(POINTS):
         last = number == len(POINTS) - 1
@@ -58,7 +62,7 @@ def test_kills_at_every_point_lose_and_repeat_nothing(joined, start, tmp_path):
             made.decisions[number * step : None if last else (number + 1) * step],
             made.labels[number * step : None if last else (number + 1) * step],
         )
-        doomed = start(settings, f"{point}:{1 if point in ('produced', 'committing') else 2}")
+        doomed = start(settings, f"{point}:{2 if point in ('storing', 'stored') else 1}")
         assert doomed.end() == -signal.SIGKILL, doomed.errors
     joiner = start(settings)
     joiner.wait_for("live")
@@ -151,7 +155,7 @@ def test_offsets_that_were_set_back_are_an_error_with_choices(joined, start, tmp
     first = start(joined.settings(tmp_path))
     joined.wait_for(made.expected, first)
     assert first.stop() == 0
-    with sqlite3.connect(tmp_path / "labels.sqlite") as connection:
+    with closing(sqlite3.connect(tmp_path / "labels.sqlite", isolation_level=None)) as connection:
         connection.execute("UPDATE watermarks SET offset = offset + 5")
     second = start(joined.settings(tmp_path))
     assert second.end() == 1
@@ -168,7 +172,7 @@ def test_an_index_that_cannot_be_written_is_one_sentence_and_nothing_is_lost(joi
     first = start(settings)
     first.wait_for("indexed")
     assert first.stop() == 0
-    with sqlite3.connect(tmp_path / "labels.sqlite") as connection:  # the least room that SQLite will give it
+    with closing(sqlite3.connect(tmp_path / "labels.sqlite")) as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
     joined.produce(made.decisions[20:], made.labels)
     full = start(settings | {"labels.index": str(tmp_path / "labels.sqlite")}, f"full:{pages + 2}")

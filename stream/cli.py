@@ -22,6 +22,7 @@ from stream.verbs.doctor import doctor
 from stream.verbs.evaluate import evaluate
 from stream.verbs.explain import explain
 from stream.verbs.invocation import Invocation, read_assignment
+from stream.verbs.label import label
 from stream.verbs.models import models
 from stream.verbs.monitor import monitor
 from stream.verbs.publish import publish
@@ -44,7 +45,7 @@ SETTINGS_FILE: Final = Path("fraudstream.toml")
 SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Try it": (demo, simulate),
     "Run it": (topics, worker, monitor, doctor, top),
-    "Your data": (publish, rekey, backfill),
+    "Your data": (publish, label, rekey, backfill),
     "Models": (train, evaluate, models, score),
     "Why": (explain,),
 }

@@ -30,8 +30,8 @@ from typing import Final
 import numpy as np
 
 from stream.deadletter import DeadLetter, MessageLike
-from stream.joiner_records import Decided, Label, Unreadable, read_decision, read_label
-from stream.label_index import Entry, Found, LabelIndex, Waiting, identify
+from stream.joiner_records import Label, Unreadable, read_decisions, read_label
+from stream.label_index import Found, LabelIndex, Waiting, identify
 from stream.labelled_record import LabelledDecision, encode_labelled
 
 __all__ = ["Clocks", "Join", "Joined", "horizon_ms"]
@@ -88,40 +88,30 @@ class Join:
         return int.from_bytes(id_[:8], "little") < self._sampled_below
 
     def _decisions(self, messages: Sequence[MessageLike], joined: Joined, clocks: Clocks) -> list[bytes]:
-        """Index decisions; return the ids of those that are kept."""
-        read: list[tuple[bytes, Decided]] = []
-        for message in messages:
-            try:
-                decided = read_decision(message)
-                read.append((identify(str(decided.user_id), str(decided.transaction_id)), decided))
-            except Unreadable as error:
-                joined.refused_decisions[error.letter.error] += 1
-                continue
+        """Index decisions, a column at a time; return the ids of those that are kept."""
+        messages, read, letters = read_decisions(messages)
+        joined.refused_decisions.update(letter.error for letter in letters)
+        for message, decided in zip(messages, read, strict=True):
             # An event dated ahead of the moment it was scored must not let others expire.
             place, at_ms = (message.topic() or "", message.partition()), min(decided.event_time, decided.scored_at)
             if at_ms > clocks.get(place, -1):
                 clocks[place] = at_ms
-        first = [not decided.flags or "duplicate" not in decided.flags for _, decided in read]
-        joined.repeated = len(read) - sum(first)
-        read = list(compress(read, first))
+        count = len(read)
+        read = [decided for decided in read if not decided.flags or "duplicate" not in decided.flags]
+        joined.repeated = count - len(read)
+        ids = [identify(str(decided.user_id), str(decided.transaction_id)) for decided in read]
         if self._rate < 1:
-            read = [one for one in read if one[1].decision != APPROVE or self._in_sample(one[0])]
+            kept = [one.decision != APPROVE or self._in_sample(id_) for id_, one in zip(ids, read, strict=True)]
+            ids, read = list(compress(ids, kept)), list(compress(read, kept))
         kind = self._index.kind
-        scores = np.array([decided.score for _, decided in read], np.float32).view(np.int32).tolist()
+        scores = np.array([decided.score for decided in read], np.float32).view(np.int32).tolist()
         entries = [
-            Entry(
-                id_,
-                score,
-                decided.event_time,
-                decided.partition,
-                decided.offset,
-                kind(decided.decision, decided.model, decided.segment),
-            )
-            for score, (id_, decided) in zip(scores, read, strict=True)
+            (id_, score, one.event_time, one.partition, one.offset, kind((one.decision, one.model, one.segment)))
+            for id_, score, one in zip(ids, scores, read, strict=True)
         ]
         joined.indexed = self._index.add(entries)
         joined.repeated += len(entries) - joined.indexed
-        return [id_ for id_, _ in read]
+        return ids
 
     def _labels(self, messages: Sequence[MessageLike], joined: Joined, clocks: Clocks) -> list[Waiting]:
         read = []

@@ -4,7 +4,7 @@ An id may be a text or a 64-bit integer; 42 and "42" are the same id.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from stream.deadletter import DeadLetter, MessageLike
 from stream.diagnosis import LATEST_EVENT_TIME_MS
 
-__all__ = ["Decided", "Label", "Unreadable", "read_decision", "read_label"]
+__all__ = ["Decided", "Label", "Unreadable", "read_decisions", "read_label"]
 
 MAX_ID_LENGTH: Final = 4_096  # the most that codec.limits.max_id_length can be
 
@@ -63,10 +63,20 @@ _decision: Final[Callable[[bytes], Decided]] = msgspec.json.Decoder(Decided).dec
 _label: Final[Callable[[bytes], Label]] = msgspec.json.Decoder(Label).decode
 
 
-def read_decision(message: MessageLike) -> Decided:
-    """Return the decision; raises Unreadable."""
-    found: Decided = _read(message, _decision)
-    return found
+def read_decisions(messages: Sequence[MessageLike]) -> tuple[list[MessageLike], list[Decided], list[DeadLetter]]:
+    """Return the records that are decisions, what they say, and why the others are none."""
+    try:
+        return list(messages), [_decision(message.value() or b"") for message in messages], []
+    except Exception:  # noqa: BLE001, S110 - some record is bad; the loop below finds which
+        pass
+    good, read, letters = [], [], []
+    for message in messages:
+        try:
+            read.append(_read(message, _decision))
+            good.append(message)
+        except Unreadable as error:
+            letters.append(error.letter)
+    return good, read, letters
 
 
 def read_label(message: MessageLike) -> Label:

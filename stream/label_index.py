@@ -48,15 +48,8 @@ _TABLE: Final = """
 """
 
 
-class Entry(NamedTuple):
-    """A decision to be kept. score: the bits of its float32; kind: see LabelIndex.kind; time_ms: of the event."""
-
-    id: bytes
-    score: int
-    time_ms: int
-    partition: int
-    offset: int
-    kind: int
+#: A decision to be kept: id, bits of its float32 score, event time in ms, partition, offset, kind (LabelIndex.kind).
+Entry = tuple[bytes, int, int, int, int, int]
 
 
 class Found(NamedTuple):
@@ -137,9 +130,8 @@ class LabelIndex:
         files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
 
-    def kind(self, decision: str, model: str, segment: str) -> int:
-        """Return the small number of these three."""
-        triple = (decision, model, segment)
+    def kind(self, triple: tuple[str, str, str]) -> int:
+        """Return the small number of a decision, its model and its segment."""
         found = self._numbers.get(triple)
         if found is None:
             with in_sentences(self.path):
@@ -154,9 +146,10 @@ class LabelIndex:
     def add(self, entries: Iterable[Entry]) -> int:
         """Keep decisions, of equal ids the first; return how many were new to their span."""
         spans: defaultdict[int, list[Any]] = defaultdict(list)
-        for entry in entries:
-            number, rest = divmod(entry.time_ms, self.span_ms)
-            spans[number].append((entry.id, entry.score, rest, entry.partition, entry.offset, entry.kind))
+        span_ms = self.span_ms
+        for id_, score, time_ms, partition, offset, kind in entries:
+            number = time_ms // span_ms
+            spans[number].append((id_, score, time_ms - number * span_ms, partition, offset, kind))
         before = self.decisions
         with in_sentences(self.path):
             for number, rows in spans.items():

@@ -214,7 +214,8 @@ class Monitor:
 
     def _look_around(self) -> None:
         topics = self._settings.topics
-        names = {name: getattr(topics, name) for name in ("telemetry", "labelled", "alerts", "labels", "decisions")}
+        roles = ("telemetry", "labelled", "alerts", "labels", "decisions", "dead_letters")
+        names = {role: getattr(topics, role) for role in roles}
         admin = AdminClient(admin_config(self._settings, bootstrap=self._bootstrap))
         described = describe_topics(admin, names.values())
         for role, name in names.items():

@@ -34,6 +34,7 @@ def telemetry(bundle: Bundle, story: Story, seed: int = 1) -> Iterator[Row]:
     shares = {name: chances([*one.counts, one.missing]) for name, one in reference.features.items()}
     score = chances([*reference.score.counts, reference.score.missing])
     drifting = bundle.feature_names[0]
+    other = chances(np.arange(1, len(shares[drifting]) + 1) ** 3)
     offset = dict.fromkeys(range(story.workers), 0)
     for sequence, second in enumerate(range(0, story.seconds, story.interval)):
         for worker in range(story.workers):
@@ -43,9 +44,8 @@ def telemetry(bundle: Bundle, story: Story, seed: int = 1) -> Iterator[Row]:
             first, offset[worker] = offset[worker], offset[worker] + story.events
             features = {}
             for name, share in shares.items():
-                if name == drifting and second in story.drift:
-                    share = chances(np.arange(1, len(share) + 1) ** 3)
-                drawn = rng.multinomial(story.events, share).tolist()
+                drifts = name == drifting and second in story.drift
+                drawn = rng.multinomial(story.events, other if drifts else share).tolist()
                 features[name] = Counts(drawn[:-1], drawn[-1])
             scores = rng.multinomial(story.events, score).tolist()
             rows = rng.lognormal(3, 1.5, (story.rows, len(bundle.feature_names))).astype(np.float32)

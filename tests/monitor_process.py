@@ -77,6 +77,8 @@ class MonitorProcess:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+        except urllib.error.URLError as error:
+            raise AssertionError(f"{path} does not answer:\n{self.errors[-3000:]}") from error
 
     def series(self) -> Series:
         """Every sample of a scrape."""

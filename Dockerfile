@@ -49,7 +49,7 @@ RUN apt-get update \
  && install -d -o 10001 -g 10001 /var/lib/fraudstream /registry /data
 COPY --from=build /opt/fraudstream /opt/fraudstream
 COPY --from=build --chown=10001:10001 /var/lib/fraudstream/kernels /var/lib/fraudstream/kernels
-COPY --chmod=0555 deploy/first_model.sh deploy/simulated_labels.py /opt/fraudstream/share/
+COPY --chmod=0555 deploy/first_model.sh deploy/simulated_history.sh deploy/simulated_labels.py /opt/fraudstream/share/
 ENV PATH=/opt/fraudstream/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     NUMBA_CACHE_DIR=/var/lib/fraudstream/kernels

@@ -123,7 +123,6 @@ OVERVIEW: Final = [
         width=8,
         steps=(0.1, 0.2),
         least=0,
-        most=0.5,
     ),
     Panel(
         "Which model scores",
@@ -151,8 +150,8 @@ STREAM: Final = [
     ),
     Panel(
         "Which partitions wait",
-        "The ten partitions with the most transactions waiting. One alone is a hot key.",
-        ((f"topk(10, max by (partition) (fraudstream_consumer_lag_records{W}))", "partition {{partition}}"),),
+        "The five partitions with the most transactions waiting. One alone is a hot key.",
+        ((f"topk(5, max by (partition) (fraudstream_consumer_lag_records{W}))", "partition {{partition}}"),),
         width=12,
     ),
     Panel(
@@ -381,8 +380,8 @@ DRIFT: Final = [
     ),
     Panel(
         "How far features have drifted",
-        "Population stability index over drift.window, the ten highest. From the line on it counts as drift.",
-        (('topk(10, fraudstream_drift_psi{model=~"$model",feature=~"$feature"})', "{{feature}}"),),
+        "Population stability index over drift.window, the six highest. From the line on it counts as drift.",
+        (('topk(6, fraudstream_drift_psi{model=~"$model",feature=~"$feature"})', "{{feature}}"),),
         width=12,
         steps=(0.2,),
     ),
@@ -397,15 +396,15 @@ DRIFT: Final = [
     ),
     Panel(
         "What is missing",
-        "Share of missing values, the ten highest. A jump is a field that a producer no longer sends.",
-        (('topk(10, fraudstream_drift_missing_ratio{model=~"$model",feature=~"$feature"})', "{{feature}}"),),
+        "Share of missing values, the six highest. A jump is a field that a producer no longer sends.",
+        (('topk(6, fraudstream_drift_missing_ratio{model=~"$model",feature=~"$feature"})', "{{feature}}"),),
         unit="percentunit",
         most=1,
     ),
     Panel(
         "Declined, by segment",
-        "Share declined over drift.window, the ten highest. A rise in one is an attack there, or a broken field.",
-        (('topk(10, fraudstream_decision_share{decision="decline",segment!=""})', "{{segment}}"),),
+        "Share declined over drift.window, the six highest. A rise in one is an attack there, or a broken field.",
+        (('topk(6, fraudstream_decision_share{decision="decline",segment!=""})', "{{segment}}"),),
         unit="percentunit",
     ),
     Panel(

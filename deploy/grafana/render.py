@@ -94,10 +94,10 @@ def lines(axes: Axes, panel: dict[str, Any], found: list[tuple[str, dict[str, An
     }
     end = max(float(one["values"][-1][0]) for _, one in found)
     below: dict[float, float] = {}
-    for name, one in found:
+    for number, (name, one) in enumerate(found):
         times = [(float(at) - end) / 60 for at, _ in one["values"]]
         values = [float(value) for _, value in one["values"]]
-        colour = COLOURS.get(fixed.get(name, ""))
+        colour = COLOURS.get(fixed.get(name, ""), f"C{number % 10}")
         if defaults["custom"]["stacking"]["mode"] == "normal":
             bottom = [below.get(at, 0.0) for at in times]
             top = [low + (value if math.isfinite(value) else 0) for low, value in zip(bottom, values, strict=True)]
@@ -115,7 +115,7 @@ def lines(axes: Axes, panel: dict[str, Any], found: list[tuple[str, dict[str, An
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(value, defaults["unit"])))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda _, __: ""))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=6, ncols=3, loc="upper left", framealpha=0.6)
+    axes.legend(fontsize=6, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.09), frameon=False)
 
 
 def states(axes: Axes, panel: dict[str, Any], found: list[tuple[str, dict[str, Any]]]) -> None:
@@ -131,7 +131,10 @@ def states(axes: Axes, panel: dict[str, Any], found: list[tuple[str, dict[str, A
 def bars(axes: Axes, panel: dict[str, Any], found: list[tuple[str, dict[str, Any]]]) -> None:
     """Draw a bar for each series."""
     values = [float(one["value"][1]) for _, one in found]
-    axes.barh([name for name, _ in found], values, color=[shade(panel, value) for value in values])
+    axes.barh(range(len(found)), values, color=[shade(panel, value) for value in values])
+    for place, (name, one) in enumerate(found):
+        axes.text(0, place, f" {name}  {float(one['value'][1]):.3g}", va="center", fontsize=7)
+    axes.set_yticks([])
     axes.set_xlim(panel["fieldConfig"]["defaults"].get("min"), panel["fieldConfig"]["defaults"].get("max"))
     axes.invert_yaxis()
 

@@ -22,7 +22,9 @@ from stream.verbs.doctor import doctor
 from stream.verbs.evaluate import evaluate
 from stream.verbs.explain import explain
 from stream.verbs.invocation import Invocation, read_assignment
+from stream.verbs.label import label
 from stream.verbs.models import models
+from stream.verbs.monitor import monitor
 from stream.verbs.publish import publish
 from stream.verbs.rekey import rekey
 from stream.verbs.score import score
@@ -42,8 +44,8 @@ SETTINGS_FILE: Final = Path("fraudstream.toml")
 #: The verbs as `--help` groups them.
 SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Try it": (demo, simulate),
-    "Run it": (topics, worker, doctor, top),
-    "Your data": (publish, rekey, backfill),
+    "Run it": (topics, worker, monitor, doctor, top),
+    "Your data": (publish, label, rekey, backfill),
     "Models": (train, evaluate, models, score),
     "Why": (explain,),
 }

@@ -20,6 +20,7 @@ __all__ = [
     "check_properties",
     "consumer_config",
     "copier_configs",
+    "joiner_configs",
     "producer_config",
     "publisher_config",
     "telemetry_config",
@@ -177,6 +178,20 @@ def copier_configs(
     consumer = {**consumer_config(settings), "group.id": name}
     consumer.pop("group.instance.id", None)
     producer = producer_config(settings, transactional=True, batch_bytes=batch_bytes)
+    return consumer, {**producer, "transactional.id": name, "delivery.report.only.error": True}
+
+
+def joiner_configs(
+    settings: Settings, batch_bytes: int, *, bootstrap: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the configuration of the joiner's consumer and producer.
+
+    A group of its own, since the monitor's is Faust's, and its transactional id: one joiner of a group is active.
+    """
+    name = f"{settings.monitor.group}-joiner"
+    consumer = {**consumer_config(settings, bootstrap=bootstrap), "group.id": name}
+    consumer.pop("group.instance.id", None)
+    producer = producer_config(settings, transactional=True, batch_bytes=batch_bytes, bootstrap=bootstrap)
     return consumer, {**producer, "transactional.id": name, "delivery.report.only.error": True}
 
 

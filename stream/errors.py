@@ -6,6 +6,7 @@ FraudstreamError                 the command ends with exit code 1 and this sent
 ├── StartupError                 the surroundings do not fit (topic, rights, bundle): mend them, start again
 ├── RegistryError                the model registry or its directory cannot be used: mend it, try again
 │   └── PromotionRefused         a gate failed: the version is not fit, or its bound is wrong for this use
+├── LabelIndexError              the monitor's index of decisions cannot be used: mend the disk, start again
 ├── RecoveryError                state and log do not fit together: the operator chooses how to go on
 │   └── StateAhead               stored users hold what was never committed: seen only when they are loaded
 └── DeliveryError
@@ -21,6 +22,7 @@ __all__ = [
     "BrokerSilent",
     "DeliveryError",
     "FraudstreamError",
+    "LabelIndexError",
     "Oversized",
     "ProducerFenced",
     "PromotionRefused",
@@ -59,6 +61,10 @@ class RegistryError(FraudstreamError):
 
 class PromotionRefused(RegistryError):
     """A version failed a gate, or could not be held to one; nothing was changed but the record of it."""
+
+
+class LabelIndexError(FraudstreamError):
+    """The index of decisions cannot be read or written; whatever it lacks is read again from the log."""
 
 
 class RecoveryError(FraudstreamError):

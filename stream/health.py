@@ -15,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import orjson
 from prometheus_client import CollectorRegistry
@@ -24,7 +24,7 @@ from prometheus_client.exposition import choose_encoder
 from stream.errors import StartupError
 from stream.observer import Observer
 
-__all__ = ["Health", "HealthServer"]
+__all__ = ["Checks", "Health", "HealthServer"]
 
 # One turn may hold three waits for the broker of 30 s each (an assignment: producer, offsets, log ends); past 300 s
 # (max.poll.interval.ms) the group gives the partitions away.
@@ -32,6 +32,20 @@ STUCK_SECS: Final = 120.0
 REQUEST_SECS: Final = 10.0  # a client that never finishes its request holds a thread no longer than this
 
 log = logging.getLogger("fraudstream.health")
+
+
+class Checks(Protocol):
+    """What the server asks."""
+
+    def unhealthy(self) -> dict[str, Any] | None:
+        """Return why the process should be restarted, None while it should not."""
+
+    def unready(self) -> dict[str, Any] | None:
+        """Return why it does not do its work now, None where it does."""
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Return what to say beside the answer."""
 
 
 class Health(Observer):
@@ -128,11 +142,14 @@ class Health(Observer):
 class HealthServer:
     """Serves from a thread of its own between entering and leaving the context.
 
-    port 0 takes a free one; `port` says which. Raises StartupError where the address cannot be listened on.
+    port 0 takes a free one; `port` says which. section: of the settings, where address and port stand. Raises
+    StartupError where the address cannot be listened on.
     """
 
-    def __init__(self, address: str, port: int, health: Health, registry: CollectorRegistry) -> None:
-        self._server = _listen(address, port, _handler(health, registry))
+    def __init__(
+        self, address: str, port: int, health: Checks, registry: CollectorRegistry, section: str = "metrics"
+    ) -> None:
+        self._server = _listen(address, port, _handler(health, registry), section)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
 
     @property
@@ -176,26 +193,26 @@ class _ServerV6(_Server):
     address_family = socket.AF_INET6
 
 
-def _listen(address: str, port: int, handler: type[BaseHTTPRequestHandler]) -> _Server:
+def _listen(address: str, port: int, handler: type[BaseHTTPRequestHandler], section: str) -> _Server:
     try:
         return (_ServerV6 if ":" in address else _Server)((address, port), handler)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StartupError(
-                f"Port {port} on {address} is taken by another process: set metrics.port to another one, "
+                f"Port {port} on {address} is taken by another process: set {section}.port to another one, "
                 f"or to 0 for any that is free."
             ) from error
         if error.errno == errno.EACCES:
             raise StartupError(
-                f"Listening on port {port} of {address} is not allowed: set metrics.port to one above 1023."
+                f"Listening on port {port} of {address} is not allowed: set {section}.port to one above 1023."
             ) from error
         raise StartupError(
-            f"{address} is no address of this host ({error.strerror}): set metrics.address to 127.0.0.1, or to 0.0.0.0 "
-            f"for every interface."
+            f"{address} is no address of this host ({error.strerror}): set {section}.address to 127.0.0.1, or to "
+            f"0.0.0.0 for every interface."
         ) from error
 
 
-def _handler(health: Health, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+def _handler(health: Checks, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_SECS
         server_version, sys_version = "fraudstream", ""

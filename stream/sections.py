@@ -330,6 +330,10 @@ class LabelSettings(Struct, frozen=True, kw_only=True):
             gt=0, le=1, description="Share of approved decisions kept in the index; quality weighs them by its inverse"
         ),
     ] = 1.0
+    recovery: Annotated[
+        Literal["refuse", "rebuild", "accept_partial"],
+        about("What to do where index and log do not fit together"),
+    ] = "refuse"
 
 
 class QualitySettings(Struct, frozen=True, kw_only=True):
@@ -338,6 +342,11 @@ class QualitySettings(Struct, frozen=True, kw_only=True):
     window: Annotated[Duration, about("How far back, by the time of the label, figures of quality reach")] = Duration(
         30 * 86_400_000
     )
+    delay: Annotated[
+        Duration,
+        about("A labelled decision counts once it is this old: of younger ones only frauds found early are known"),
+    ] = Duration(7 * 86_400_000)
+    every: Annotated[Duration, about("How often figures of quality are computed")] = Duration(60_000)
     max_events: Annotated[int, Meta(ge=1_000, description="Most labelled decisions a model's figures rest on")] = (
         1_000_000
     )

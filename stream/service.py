@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from models.errors import ModelError
 from state.errors import StateError
-from stream.app import App, compose
+from stream.app import compose
 from stream.errors import FraudstreamError
 from stream.health import Health, HealthServer
 from stream.logs import LogObserver, configure, id_key
@@ -22,7 +22,7 @@ from stream.observer import Observers
 from stream.secret import Secret
 from stream.settings import Settings
 
-__all__ = ["run_worker"]
+__all__ = ["run_worker", "secrets_of", "stop_on_signals"]
 
 log = logging.getLogger("fraudstream")
 
@@ -35,11 +35,11 @@ def run_worker(settings: Settings) -> bool:
     second one ends the process at once.
     """
     key = id_key(settings.log.id_key)
-    configure(settings.log.level, key, _secrets(settings))
+    configure(settings.log.level, key, secrets_of(settings))
     metrics, health = PrometheusObserver(), Health()
     with _server(settings, health, metrics):
         app = compose(settings, Observers(metrics, health, LogObserver(key)))
-        _stop_on_signals(app, settings.worker.shutdown_timeout_ms / 1000)
+        stop_on_signals(app.stop, settings.worker.shutdown_timeout_ms / 1000)
         try:
             app.run()
         except (FraudstreamError, StateError, ModelError) as error:
@@ -59,8 +59,11 @@ def _server(settings: Settings, health: Health, metrics: PrometheusObserver) -> 
     return server
 
 
-def _stop_on_signals(app: App, deadline_secs: float) -> None:
-    """Let a thread do what a signal asks: a handler runs amid anything, even a log line, whose locks it would need."""
+def stop_on_signals(stop: Callable[[], object], deadline_secs: float) -> None:
+    """Call stop() at the first SIGTERM or SIGINT; end the process at the second, or once the deadline has passed.
+
+    A thread does what a signal asks: a handler runs amid anything, even a log line, whose locks it would need.
+    """
     told, tell = os.pipe()
 
     def wake(number: int, _: FrameType | None) -> None:
@@ -71,7 +74,7 @@ def _stop_on_signals(app: App, deadline_secs: float) -> None:
     def leave() -> None:
         (number,) = os.read(told, 1)
         log.info("asked to stop", extra={"event": "stopping", "signal": signal.Signals(number).name})
-        app.stop()
+        stop()
         threading.Event().wait(deadline_secs)
         _give_up(deadline_secs)
 
@@ -87,13 +90,13 @@ def _give_up(deadline_secs: float) -> None:
     os._exit(1)
 
 
-def _secrets(value: object) -> Iterator[Secret]:
+def secrets_of(value: object) -> Iterator[Secret]:
     """Yield every secret among the settings."""
     if isinstance(value, Secret):
         yield value
     elif isinstance(value, Struct):
         for name in value.__struct_fields__:
-            yield from _secrets(getattr(value, name))
+            yield from secrets_of(getattr(value, name))
     elif isinstance(value, dict):
         for inner in value.values():
-            yield from _secrets(inner)
+            yield from secrets_of(inner)

@@ -258,6 +258,7 @@ def _check_watch(settings: Settings) -> None:
         ("telemetry.interval", settings.telemetry.interval),
         ("labels.retention", settings.labels.retention),
         ("quality.window", settings.quality.window),
+        ("quality.every", settings.quality.every),
         ("drift.window", settings.drift.window),
         ("drift.every", settings.drift.every),
         ("drift.epoch", settings.drift.epoch),
@@ -267,6 +268,8 @@ def _check_watch(settings: Settings) -> None:
             raise WrongValueError(key, "must be above 0")
     if settings.drift.every > settings.drift.window:
         raise WrongValueError("drift.every", "must not be longer than drift.window")
+    if settings.quality.every > settings.quality.window:
+        raise WrongValueError("quality.every", "must not be longer than quality.window")
     if settings.monitor.read_back < max(settings.drift.epoch, settings.drift.window):
         raise WrongValueError("monitor.read_back", "must not be shorter than drift.epoch and drift.window")
 

@@ -15,6 +15,7 @@ from stream.settings import Settings
 from stream.topic_check import HEADER_ROOM_BYTES, Finding, TopicRole, TopicState, check_telemetry, check_topics
 
 __all__ = [
+    "OUTAGE_MS",
     "Surroundings",
     "TopicPlan",
     "create_topics",
@@ -161,7 +162,7 @@ def plan_watch_topics(settings: Settings, partitions: int, *, replicas: int = -1
         shared["min.insync.replicas"] = "2"
     topics, read_back = settings.topics, max(settings.monitor.read_back, TELEMETRY_RETENTION_MS)
     ordered = (
-        (topics.labelled, settings.quality.window + OUTAGE_MS),
+        (topics.labelled, settings.quality.window + settings.quality.delay + OUTAGE_MS),
         (topics.telemetry, read_back + OUTAGE_MS),
         (topics.alerts, ALERTS_RETENTION_MS),
     )

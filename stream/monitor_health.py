@@ -1,0 +1,143 @@
+"""Whether the monitor is well, for /healthz and /readyz, and what it does, as log lines."""
+
+# What a hook means stands at MonitorObserver.
+# ruff: noqa: D102
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from stream.alert_record import Alert
+from stream.monitor_observer import MonitorObserver
+from stream.watch_snapshot import WatchSnapshot
+
+__all__ = ["MonitorHealth", "MonitorLog", "Repeats"]
+
+#: Computing the figures of a million labels takes seconds, and nothing else holds the loop up.
+STUCK_SECS: Final = 120.0
+#: One line for the same thing in so many seconds.
+REPEAT_SECS: Final = 60.0
+
+log = logging.getLogger("fraudstream.monitor")
+
+
+class MonitorHealth(MonitorObserver):
+    """/healthz: the loop goes round. /readyz: it has read back, and judges what comes. clock: monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, stuck_secs: float = STUCK_SECS) -> None:
+        self._clock, self._stuck_secs = clock, stuck_secs
+        self._turned_at = clock()
+        self._reason: str | None = "it has not joined its group yet"
+
+    def turned(self) -> None:
+        self._turned_at = self._clock()
+
+    def standby(self) -> None:
+        self._reason = "another monitor of the group is active, and this one waits"
+
+    def reading_back(self) -> None:
+        self._reason = "telemetry and labels are read back"
+
+    def caught_up(self, watch: WatchSnapshot | None) -> None:  # noqa: ARG002
+        self._reason = None
+
+    def left(self) -> None:
+        self._reason = "the monitor has left its group"
+
+    def unhealthy(self) -> dict[str, Any] | None:
+        """Return why the process should be restarted, None while it should not."""
+        silent_secs = self._clock() - self._turned_at
+        if silent_secs <= self._stuck_secs:
+            return None
+        return {"reason": "the loop is stuck", "silent_secs": round(silent_secs, 3), "limit_secs": self._stuck_secs}
+
+    def unready(self) -> dict[str, Any] | None:
+        """Return why nothing is judged now, None where it is."""
+        return None if self._reason is None else {"reason": self._reason}
+
+    @property
+    def about(self) -> dict[str, str]:
+        """There is nothing to add."""
+        return {}
+
+
+class MonitorLog(MonitorObserver):
+    """Writes to the logger "fraudstream.monitor". clock: monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._told_at: dict[tuple[str, str], float] = {}
+        self._untold: dict[tuple[str, str], int] = {}
+
+    def standby(self) -> None:
+        _tell("standby", "another monitor of the group is active, and this one waits", logging.WARNING)
+
+    def reading_back(self) -> None:
+        _tell("reading_back", "telemetry and labels are read back")
+
+    def caught_up(self, watch: WatchSnapshot | None) -> None:
+        records = 0 if watch is None else watch.totals.records
+        _tell("caught_up", "read back; from now on everything is judged", records=records)
+
+    def raised(self, alert: Alert) -> None:
+        level = logging.WARNING if alert.state == "raised" else logging.INFO
+        _tell("alert", alert.text, level, id=alert.id, state=alert.state, signal=alert.signal, subject=alert.subject)
+
+    def set_aside(self, topic: str, reason: str, count: int) -> None:
+        """Say so at once, then once a minute with how many came meanwhile."""
+        with self._lock:
+            key, now = (topic, reason), self._clock()
+            self._untold[key] = self._untold.get(key, 0) + count
+            if now < self._told_at.get(key, 0.0):
+                return
+            self._told_at[key] = now + REPEAT_SECS
+            count = self._untold.pop(key)
+        _tell("set_aside", "records that say nothing", logging.WARNING, topic=topic, reason=reason, count=count)
+
+    def rebuilding(self, topic: str, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:
+        _tell(
+            "rebuilding",
+            "decisions and labels are read back into the index",
+            topic=topic,
+            partition=partition,
+            offset=replay_from,
+            to=live_from,
+            reason=reason,
+        )
+
+    def live(self) -> None:
+        _tell("joining", "the index of decisions is whole; labels are joined")
+
+    def aborted(self, reason: str) -> None:
+        _tell("aborted", "a batch of labels is joined again", logging.WARNING, reason=reason)
+
+    def left(self) -> None:
+        _tell("stopped", "the monitor has left its group")
+
+
+class Repeats(logging.Filter):
+    """Lets through of Faust, mode and aiokafka each message once a minute: a broker away is one line, not a flood."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._until: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line is written."""
+        if record.name.partition(".")[0] not in ("faust", "mode", "aiokafka"):
+            return True
+        key, now = (record.name, str(record.msg)), self._clock()
+        if now < self._until.get(key, 0.0):
+            return False
+        if len(self._until) > 1_000:
+            self._until.clear()
+        self._until[key] = now + REPEAT_SECS
+        return True
+
+
+def _tell(event: str, message: str, level: int = logging.INFO, **fields: Any) -> None:
+    log.log(level, message, extra={"event": event, **fields})

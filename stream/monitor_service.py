@@ -1,0 +1,57 @@
+"""The monitor as a process: logs, metrics, health checks and signals around it."""
+
+import logging
+import time
+
+from confluent_kafka import KafkaException
+
+from models.errors import ModelError
+from state.errors import StateError
+from stream.errors import FraudstreamError
+from stream.health import HealthServer
+from stream.logs import configure, id_key
+from stream.monitor import Monitor
+from stream.monitor_health import MonitorHealth, MonitorLog, Repeats
+from stream.monitor_metrics import MonitorMetrics
+from stream.monitor_observer import MonitorObservers
+from stream.monitor_security import faust_credentials, unreached
+from stream.service import secrets_of, stop_on_signals
+from stream.settings import Settings
+
+__all__ = ["run_monitor"]
+
+log = logging.getLogger("fraudstream.monitor")
+
+
+def run_monitor(settings: Settings) -> bool:
+    """Watch until a signal asks to stop; return whether the monitor left in good order.
+
+    What is wrong with the settings or the port is raised (FraudstreamError); everything else that ends it is a log
+    line. The first SIGTERM or SIGINT commits and leaves, within worker.shutdown_timeout_ms; a second one ends the
+    process at once.
+    """
+    faust_credentials(settings)
+    metrics, health = MonitorMetrics(), MonitorHealth(time.monotonic)
+    monitor = settings.monitor
+    server = HealthServer(monitor.address, monitor.port, health, metrics.registry, section="monitor")
+    configure(settings.log.level, id_key(settings.log.id_key), secrets_of(settings))
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Repeats())
+    log.info("metrics and health are served", extra={"event": "serving", "url": server.url})
+    if names := unreached(settings):
+        log.warning(
+            "properties that tune the Kafka client do not reach Faust, which reads telemetry and labelled",
+            extra={"event": "unreached", "properties": names},
+        )
+    with server:
+        running = Monitor(settings, MonitorObservers(metrics, health, MonitorLog()))
+        stop_on_signals(running.stop, settings.worker.shutdown_timeout_ms / 1000)
+        try:
+            running.run()
+        except (FraudstreamError, StateError, ModelError) as error:
+            log.critical("%s", error, extra={"event": "ended", "error": type(error).__name__})
+            return False
+        except KafkaException as error:
+            log.critical("the Kafka client gave up: %s", error.args[0].str(), extra={"event": "ended"})
+            return False
+    return True

@@ -1,0 +1,115 @@
+"""Alertmanager: its settings are valid, and a real one keeps quiet of consequences while their cause is said."""
+
+import json
+import re
+import subprocess
+import threading
+import time
+import urllib.request
+
+import pytest
+import yaml
+
+from deployment import DEPLOY, alert_rules, program
+from kafka_server import free_port, is_open
+
+CONFIG = DEPLOY / "alertmanager" / "alertmanager.yml"
+ALERTS = {rule["alert"]: rule["labels"]["severity"] for rule in alert_rules()}
+W1, W2 = {"instance": "worker-1:9108"}, {"instance": "worker-2:9108"}
+
+
+def test_its_own_tool_accepts_the_settings():
+    done = subprocess.run([program("amtool"), "check-config", CONFIG], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_inhibits_by_alerts_that_exist():
+    for rule in yaml.safe_load(CONFIG.read_text())["inhibit_rules"]:
+        for matcher in rule["source_matchers"] + rule["target_matchers"]:
+            for pattern in re.search(r'"(.*)"', matcher).group(1).split("|"):
+                assert any(re.fullmatch(pattern, name) for name in ALERTS), f"{pattern} is no alert"
+
+
+@pytest.mark.parametrize(("severity", "receiver"), [("critical", "now"), ("warning", "morning")])
+def test_an_alert_goes_to_whom_its_severity_says(severity, receiver):
+    done = subprocess.run(
+        [program("amtool"), "config", "routes", "test", f"--config.file={CONFIG}", f"severity={severity}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == receiver
+
+
+@pytest.fixture(scope="module")
+def alertmanager(tmp_path_factory):
+    """A real one on our settings: tells it of alerts and returns those that it would not keep to itself."""
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            program("prometheus-alertmanager"),
+            f"--config.file={CONFIG}",
+            f"--storage.path={tmp_path_factory.mktemp('alertmanager')}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--cluster.listen-address=",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}/api/v2/alerts"
+
+    def ask(alerts=None):
+        data = None if alerts is None else json.dumps([{"labels": labels} for labels in alerts]).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+            return json.loads(answer.read() or "null")
+
+    def told(*alerts, case):
+        labels = [{"alertname": name, "severity": ALERTS[name], "case": case, **more} for name, more in alerts]
+        ask(labels)
+        until(lambda: len([a for a in ask() if a["labels"]["case"] == case]) == len(labels), "all are there")
+        # An inhibition is judged each time it is asked for.
+        return {
+            (a["labels"]["alertname"], a["labels"].get("instance", ""))
+            for a in ask()
+            if a["labels"]["case"] == case and a["status"]["state"] == "active"
+        }
+
+    try:
+        until(lambda: is_open(port), "Alertmanager listens")
+        yield told
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+# The cases share one Alertmanager, so each cause appears in one case alone.
+def test_a_worker_that_is_down_is_said_and_that_it_decides_nothing_is_not_but_of_the_other_it_is(alertmanager):
+    said = alertmanager(
+        ("FraudstreamWorkerDown", W1),
+        ("FraudstreamNoDecisions", W1),
+        ("FraudstreamNoDecisions", W2),
+        ("FraudstreamLagGrows", {}),
+        ("FraudstreamFeatureDrift", {"feature": "amount"}),
+        ("FraudstreamMonitorRaises", {"signal": "feature_missing"}),
+        case="down",
+    )
+    assert said == {
+        ("FraudstreamWorkerDown", "worker-1:9108"),
+        ("FraudstreamNoDecisions", "worker-2:9108"),
+        ("FraudstreamFeatureDrift", ""),
+    }
+
+
+def test_a_monitor_that_is_down_is_said_and_its_silence_is_not(alertmanager):
+    said = alertmanager(
+        ("FraudstreamMonitorDown", {}), ("FraudstreamMonitorSilent", {}), ("FraudstreamDeadLetters", {}), case="monitor"
+    )
+    assert {name for name, _ in said} == {"FraudstreamMonitorDown", "FraudstreamDeadLetters"}
+
+
+def until(condition, what, secs=30):
+    deadline, tick = time.monotonic() + secs, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {secs} s in vain until {what}"
+        tick.wait(0.05)

@@ -1,0 +1,223 @@
+"""The dashboards: Grafana's form, no overlap, and no query that names what nobody exposes.
+
+Grafana itself is not run. What is checked: the JSON survives a round through Grafana's own types, every query is
+answered by a real Prometheus that scrapes the real worker and monitor, and names only metrics and labels they expose.
+"""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+from prometheus_client.parser import text_string_to_metric_families
+
+from deployment import DEPLOY, RULES, program, rules
+from kafka_server import free_port
+from queries import SCRAPED, named
+
+GRAFANA = DEPLOY / "grafana"
+FILES = sorted((GRAFANA / "dashboards").glob("*.json"))
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in FILES}
+PANELS = [
+    pytest.param(panel, id=f"{name}-{panel['title']}")
+    for name, board in DASHBOARDS.items()
+    for panel in board["panels"]
+]
+RECORDED = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+
+
+def test_the_files_are_what_the_program_beside_them_writes():
+    code = "import dashboards as d, json; print(json.dumps({name: d.rendered(name) for name in d.DASHBOARDS}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=GRAFANA, capture_output=True, text=True, check=True)
+    written = json.loads(done.stdout)
+    assert written == {path.stem: path.read_text() for path in FILES}, "run: python deploy/grafana/dashboards.py"
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_survives_a_round_through_grafana_s_own_types(name):
+    register_default_plugins()
+    board = DASHBOARDS[name]
+    again = json.loads(json.dumps(Dashboard.from_json(board), cls=JSONEncoder))
+    assert lost(board, again) == []
+
+
+def test_dashboards_and_panels_have_ids_of_their_own_and_the_tags_that_link_them():
+    uids = [board["uid"] for board in DASHBOARDS.values()]
+    assert len(set(uids)) == len(uids)
+    for board in DASHBOARDS.values():
+        ids = [panel["id"] for panel in board["panels"]]
+        assert len(set(ids)) == len(ids)
+        assert board["tags"] == board["links"][0]["tags"]
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_panels_lie_within_the_grid_and_none_on_another(name):
+    places = [panel["gridPos"] for panel in DASHBOARDS[name]["panels"]]
+    for place in places:
+        assert 0 <= place["x"] <= 24 - place["w"]
+    for a, b in itertools.combinations(places, 2):
+        beside = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"]
+        below = a["y"] + a["h"] <= b["y"] or b["y"] + b["h"] <= a["y"]
+        assert beside or below
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_panel_says_what_it_shows_in_which_unit_from_the_provisioned_source(panel):
+    provisioned = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yml").read_text())
+    (source,) = provisioned["datasources"]
+    assert len(panel["title"]) > 3
+    assert panel["description"].endswith(".")
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    for asked in (panel, *panel["targets"]):
+        assert asked["datasource"] == {"type": source["type"], "uid": source["uid"]}
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_every_variable_that_is_used_is_offered_and_the_other_way_round(name):
+    board = DASHBOARDS[name]
+    used = {found for panel in board["panels"] for t in panel["targets"] for found in re.findall(r"\$(\w+)", t["expr"])}
+    assert used == {one["name"] for one in board["templating"]["list"]}
+
+
+def test_grafana_is_told_where_the_dashboards_lie():
+    compose = yaml.safe_load((DEPLOY.parent / "docker-compose.yml").read_text())["services"]["grafana"]
+    (provider,) = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "fraudstream.yml").read_text())["providers"]
+    mounted = {volume.split(":")[1] for volume in compose["volumes"]}
+    assert provider["options"]["path"] in mounted
+    home = Path(compose["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert str(home.parent) in mounted
+    assert (GRAFANA / "dashboards" / home.name).exists()
+
+
+def expressions():
+    """Every PromQL there is, by where it stands."""
+    for name, board in DASHBOARDS.items():
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                yield f"{name}: {panel['title']}", target["expr"]
+        for variable in board["templating"]["list"]:
+            inner = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"])
+            yield f"{name}: ${variable['name']}", f"sum by ({inner[2]}) ({inner[1]})"
+    for rule in rules():
+        yield rule.get("alert") or rule["record"], rule["expr"]
+
+
+@pytest.fixture(scope="module")
+def exposed(composed):
+    """Metric by metric, the labels that live processes give it; None where there is no sample to tell."""
+    found: dict[str, set[str] | None] = {}
+    for service in ("worker-1", "monitor"):
+        for family in text_string_to_metric_families(composed[service].metrics()):
+            names = [family.name]
+            if family.type == "counter":
+                names = [f"{family.name}_total"]
+            elif family.type == "histogram":
+                names = [f"{family.name}_{part}" for part in ("bucket", "sum", "count")]
+            for name in names:
+                labels = [set(sample.labels) for sample in family.samples if sample.name == name]
+                found[name] = set.union(*labels) if labels else None
+    return found
+
+
+def test_every_metric_and_label_that_a_query_names_is_exposed_by_a_live_worker_or_monitor(exposed):
+    built_in = {"up": set(), "ALERTS": {"alertname", "alertstate", "severity"}}
+    missing = []
+    for where, expression in expressions():
+        for query in named(expression):
+            if query.metric in RECORDED:
+                missing += [where for label in query.labels if label not in RECORDED[query.metric]]
+            elif query.metric in built_in:
+                missing += [(where, query)] if query.labels - SCRAPED - built_in[query.metric] else []
+            elif query.metric not in exposed:
+                missing.append((where, query.metric, "is exposed by nobody"))
+            elif exposed[query.metric] is not None and query.labels - SCRAPED - exposed[query.metric]:
+                missing.append((where, query.metric, query.labels - SCRAPED - exposed[query.metric]))
+    assert missing == []
+
+
+def test_a_metric_that_nobody_exposes_would_be_found(exposed):
+    assert "fraudstream_no_such_total" not in exposed
+    (query,) = named('sum by (nothing) (rate(fraudstream_events_total{instance="x"}[5m]))')
+    assert query.labels - SCRAPED - exposed[query.metric] == {"nothing"}
+
+
+def test_a_real_prometheus_scrapes_both_takes_the_rules_and_answers_every_query(composed, tmp_path):
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    config["rule_files"] = [str(path) for path in RULES]
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    del config["alerting"]
+    for job in config["scrape_configs"]:
+        names = [target.partition(":")[0] for target in job["static_configs"][0]["targets"]]
+        job["static_configs"][0]["targets"] = [urllib.parse.urlsplit(composed[name].url).netloc for name in names]
+    path = tmp_path / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config))
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            program("prometheus"),
+            f"--config.file={path}",
+            f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def ask(query):
+        data = urllib.parse.urlencode({"query": query}).encode()
+        with opener.open(f"http://127.0.0.1:{port}/api/v1/query", data, timeout=30) as answer:
+            return json.loads(answer.read())["data"]["result"]
+
+    def scraped():
+        try:
+            return ask("count(up == 1)")[0]["value"][1] == "3" and ask("fraudstream:lag_records:sum")
+        except (OSError, IndexError):
+            return False
+
+    try:
+        deadline, tick = time.monotonic() + 90, threading.Event()
+        while not scraped():
+            assert time.monotonic() < deadline, "Prometheus has not scraped all three within 90 s"
+            tick.wait(0.2)
+        for where, expression in expressions():
+            filled = re.sub(r"\$\w+", ".*", expression)
+            assert isinstance(ask(filled), list), where
+        assert ask("sum by (instance) (rate(fraudstream_events_total[1m])) >= 0")
+        critical = 'ALERTS{severity="critical",alertstate="firing"}'
+        assert ask(critical) == [], "nothing is wrong, so nobody is called"
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+def lost(before, after, path=""):
+    """What of `before` is not in `after`."""
+    if isinstance(before, dict):
+        return [
+            found
+            for key, value in before.items()
+            for found in (
+                lost(value, after[key], f"{path}.{key}")
+                if isinstance(after, dict) and key in after
+                else ([] if value is None else [f"{path}.{key}"])
+            )
+        ]
+    if isinstance(before, list):
+        if not isinstance(after, list) or len(after) != len(before):
+            return [path]
+        return [
+            found for at, pair in enumerate(zip(before, after, strict=True)) for found in lost(*pair, f"{path}[{at}]")
+        ]
+    return [] if before == after else [f"{path}: {before!r} became {after!r}"]

@@ -1,0 +1,289 @@
+"""The monitor as a process on a real broker: what it finds does not depend on what happens to it."""
+
+import json
+import random
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from river.drift import ADWIN
+from river.drift.binary import DDM
+
+from kafka_topics import Row, Topics, wait_until
+from models.quality_detectors import ADWIN_DELTA, DDM_DEVIATIONS, DDM_WARM_UP
+from monitor_log import Story, labelled, telemetry
+from monitor_process import MonitorProcess
+from small_models import promote, small_model
+from stream.alert_record import decode_alert
+from stream.labelled_record import decode_labelled
+
+ROLES = ("telemetry", "labelled", "alerts", "labels", "decisions", "dead_letters")
+DELAY_MS = 180_000
+LABELS = 2_400
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_model(tmp_path_factory.mktemp("bundle") / "bundle", seed=1, rounds=2, rows=800)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory, bundle):
+    registry = tmp_path_factory.mktemp("registry")
+    promote(registry, bundle)
+    return registry
+
+
+@pytest.fixture(scope="module")
+def story():
+    """An hour and a half of the recent past, with a feature that drifts for a while and offsets nobody covers."""
+    return Story(time.time_ns() // 1_000_000 - 6_000_000, 5_400, drift=range(3_600, 4_200), gap_at=2_000, interval=10)
+
+
+@pytest.fixture(scope="module")
+def told(bundle, story):
+    """(topic's role, row) in the order of their timestamps."""
+    rows = [("telemetry", row) for row in telemetry(bundle, story)]
+    rows += [("labelled", row) for row in labelled(bundle.version, story, LABELS, worse_from=0.6)]
+    return sorted(rows, key=lambda pair: pair[1].timestamp_ms)
+
+
+class Scene:
+    """Topics of their own, and the monitors that watch them."""
+
+    def __init__(self, bootstrap, registry, folder):
+        self.topics = Topics(bootstrap)
+        self.names = {role: self.topics.create(role, 1) for role in ROLES}
+        self.group = f"monitor-{self.names['alerts']}"
+        self.folder = folder
+        self.settings = {
+            **{f"topics.{role}": name for role, name in self.names.items()},
+            "kafka.bootstrap_servers": bootstrap,
+            "kafka.session_timeout_ms": 1_500,
+            "monitor.group": self.group,
+            "monitor.port": 0,
+            "monitor.grace": "20s",
+            "monitor.read_back": "50m",
+            "registry.directory": str(registry),
+            "drift.window": "2m",
+            "drift.every": "10s",
+            "drift.rhythm": "5m",
+            "drift.epoch": "10m",
+            "drift.detector_every": "10s",
+            "drift.adversarial_every": "0s",
+            "quality.window": "20m",
+            "quality.delay": "3m",
+            "quality.every": "30s",
+        }
+        self.running = []
+
+    def start(self, **changed):
+        monitor = MonitorProcess(self.folder, self.settings | {key.replace("__", "."): v for key, v in changed.items()})
+        self.running.append(monitor)
+        return monitor
+
+    def produce(self, told):
+        for role in ("telemetry", "labelled"):
+            self.topics.produce(self.names[role], [row for whose, row in told if whose == role])
+
+    def committed(self):
+        consumer = Consumer({"bootstrap.servers": self.topics.bootstrap, "group.id": self.group, "log_level": 2})
+        places = [TopicPartition(self.names[role], 0) for role in ("telemetry", "labelled")]
+        found = [place.offset for place in consumer.committed(places, timeout=10)]
+        consumer.close()
+        return found
+
+    def settle(self, monitor, timeout_secs=120):
+        """Wait until everything was read and committed, and shows; return what it shows."""
+        ends = [self.topics.ends(self.names[role])[0] for role in ("telemetry", "labelled")]
+        monitor.wait_until(lambda: self.committed() == ends, f"commits up to {ends}", timeout_secs)
+        shown = [monitor.state()]
+
+        def is_still():
+            threading.Event().wait(1.2)  # it shows what it knows once a second
+            shown.append(monitor.state())
+            return shown[-1] == shown[-2]
+
+        monitor.wait_until(is_still, "metrics that stay", timeout_secs)
+        return shown[-1]
+
+    def alerts(self):
+        return [decode_alert(record.value) for record in self.topics.read(self.names["alerts"])]
+
+    def close(self):
+        for monitor in self.running:
+            monitor.close()
+
+
+@contextmanager
+def scene_on(bootstrap, registry, folder):
+    scene = Scene(bootstrap, registry, folder)
+    try:
+        yield scene
+    finally:
+        scene.close()
+
+
+@pytest.fixture
+def scene(kafka, registry, tmp_path):
+    with scene_on(kafka.bootstrap, registry, tmp_path) as scene:
+        yield scene
+
+
+def unnamed(state, scene):
+    """Series without the names of this scene's topics."""
+    names = {name: role for role, name in scene.names.items()}
+    return {(n, tuple((k, names.get(v, v)) for k, v in labels)): value for (n, labels), value in state.items()}
+
+
+def test_kills_and_a_broker_that_restarts_change_nothing_of_what_is_found(own_kafka, registry, told, tmp_path, bundle):
+    rng = random.Random(5)
+    kills = 11
+    with scene_on(own_kafka.bootstrap, registry, tmp_path) as calm:
+        alone = calm.start()
+        alone.wait_for("caught_up")
+        calm.produce(told)
+        expected, said = unnamed(calm.settle(alone), calm), calm.alerts()
+        assert alone.stop() == 0
+    assert {"feature_drift", "telemetry_uncovered", "concept_drift"} <= {alert.signal for alert in said}
+    equals_river_alone(said, told, bundle)
+    folder = tmp_path / "disturbed"
+    folder.mkdir()
+    with scene_on(own_kafka.bootstrap, registry, folder) as scene:
+        first = scene.start()
+        first.wait_for("caught_up")
+        cuts = [0, *sorted(rng.sample(range(1, len(told)), kills)), len(told)]
+        for kill in range(kills):
+            monitor = first if kill == 0 else scene.start()
+            if rng.random() < 0.7:  # else it may be killed while it reads back
+                monitor.wait_for("caught_up")
+            scene.produce(told[cuts[kill] : cuts[kill + 1]])
+            threading.Event().wait(rng.random())  # anywhere in its work
+            monitor.kill()
+            if kill == kills // 2:
+                own_kafka.restart(crash=True)
+        last = scene.start()
+        last.wait_for("caught_up")
+        scene.produce(told[cuts[kills] :])
+        found = unnamed(scene.settle(last), scene)
+        alerts = scene.alerts()
+        assert last.stop() == 0
+    assert Counter((alert.id, alert.state) for alert in alerts).most_common(1)[0][1] == 1
+    assert {(a.id, a.state, a.at) for a in alerts} == {(a.id, a.state, a.at) for a in said}
+    assert found == expected
+
+
+def equals_river_alone(said, told, bundle):
+    """What was detected through Kafka and Faust is what River detects in the same sequence by itself."""
+    known = []
+    for role, row in told:
+        if role == "labelled":
+            record = decode_labelled(row.value)
+            due = max(record.label_time, record.event_time + DELAY_MS)
+            known.append((row.timestamp_ms, due, record))
+    clock = known[-1][0]
+    sequence = sorted(((max(due, 0), n, r) for n, (_, due, r) in enumerate(known) if due <= clock), key=lambda k: k[:2])
+    epoch_ms = 600_000
+    for name in ("ddm", "adwin"):
+        fresh = {
+            "ddm": lambda: DDM(warm_start=DDM_WARM_UP, drift_threshold=DDM_DEVIATIONS),
+            "adwin": lambda: ADWIN(delta=ADWIN_DELTA),
+        }[name]
+        detector, epoch, found = fresh(), None, []
+        for due, _, record in sequence:
+            if due // epoch_ms != epoch:
+                detector, epoch = fresh(), due // epoch_ms
+            if record.is_fraud:
+                detector.update(int(record.decision == "approve"))
+                if detector.drift_detected:
+                    found.append(due)
+        first = [a for a in said if a.subject == "misses" and a.statistic == name and a.state == "raised"]
+        assert [alert.since in found for alert in first] == [True] * len(first)
+        assert bool(first) == bool(found)
+
+
+def test_it_starts_on_an_empty_cluster_and_serves_what_there_is(scene):
+    monitor = scene.start()
+    monitor.wait_for("caught_up")
+    assert monitor.get("/readyz") == (200, '{"status":"ok"}')
+    assert monitor.get("/healthz")[0] == 200
+    assert monitor.value("monitor_up") == monitor.value("monitor_caught_up") == 1
+    assert monitor.value("monitor_alerts_firing", signal="quality_drop") == 0
+    assert not [name for name, _ in monitor.series() if name.startswith("fraudstream_quality_")]
+    assert monitor.stop() == 0
+    assert [line["event"] for line in monitor.lines if line["level"] in ("warning", "error", "critical")] == []
+    assert sorted(path.name for path in scene.folder.iterdir()) in (["var"], [])
+
+
+def test_missing_topics_are_one_sentence(scene):
+    monitor = scene.start(topics__telemetry="nowhere")
+    assert monitor.process.wait(60) == 1
+    assert "fraudstream topics create" in str(monitor.events("ended")[0]["message"])
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "snappy", "gzip"])
+def test_compressed_topics_are_read(scene, told, codec):
+    producer = Producer({"bootstrap.servers": scene.topics.bootstrap, "compression.type": codec, "linger.ms": 50})
+    rows = [row for role, row in told if role == "telemetry"][:60]
+    monitor = scene.start()
+    monitor.wait_for("caught_up")
+    for row in rows:
+        producer.produce(scene.names["telemetry"], row.value, row.key, timestamp=row.timestamp_ms)
+    assert producer.flush(30) == 0
+    state = scene.settle(monitor)
+    assert monitor.value("monitor_records_total", topic=scene.names["telemetry"]) == 60
+    assert state["fraudstream_telemetry_workers", ()] == 2
+
+
+def test_what_is_no_record_is_counted_told_once_and_left(scene, told):
+    good = {role: [row for whose, row in told if whose == role][:40] for role in ("telemetry", "labelled")}
+    wrong = json.loads(good["labelled"][0].value) | {"decision": "perhaps"}
+    bad = [Row(b"k", value) for value in (b"", b"{", b"[" * 100_000, b"\xff\xfe", b"{}", b"null")] + [Row(None, None)]
+    monitor = scene.start()
+    monitor.wait_for("caught_up")
+    scene.topics.produce(scene.names["telemetry"], [*good["telemetry"][:20], *bad, *good["telemetry"][20:]])
+    scene.topics.produce(scene.names["labelled"], [*bad, Row(b"k", json.dumps(wrong).encode()), *good["labelled"]])
+    scene.settle(monitor)
+    for role in ("telemetry", "labelled"):
+        assert monitor.value("monitor_set_aside_records_total", topic=scene.names[role], reason="not_decoded") == 7
+    aside = {"topic": scene.names["labelled"], "reason": "unknown_decision"}
+    assert monitor.value("monitor_set_aside_records_total", **aside) == 1
+    assert monitor.value("telemetry_events_total") > 0
+    lines = Counter((line["topic"], line["reason"]) for line in monitor.events("set_aside"))
+    assert set(lines.values()) == {1}
+    assert monitor.stop() == 0
+
+
+def test_a_second_monitor_waits_does_no_harm_and_takes_over(scene, told):
+    first = scene.start()
+    first.wait_for("caught_up")
+    second = scene.start()
+    second.wait_for("standby")
+    half = len(told) // 2
+    scene.produce(told[:half])
+    scene.settle(first)
+    assert second.get("/readyz")[0] == 503
+    assert second.get("/healthz")[0] == 200
+    assert second.value("monitor_caught_up") == 0
+    first.kill()
+    second.wait_for("caught_up")
+    scene.produce(told[half:])
+    scene.settle(second)
+    assert Counter((alert.id, alert.state) for alert in scene.alerts()).most_common(1)[0][1] == 1
+    assert second.stop() == 0
+
+
+def test_a_monitor_that_slept_while_another_took_over_says_nothing_more(scene, told):
+    first = scene.start()
+    first.wait_for("caught_up")
+    first.process.send_signal(19)  # SIGSTOP
+    second = scene.start()
+    second.wait_for("caught_up")
+    first.process.send_signal(18)  # SIGCONT
+    scene.produce(told)
+    scene.settle(second)
+    wait_until(lambda: not first.alive or first.get("/readyz")[0] == 503, "the first one knows", 30)
+    assert Counter((alert.id, alert.state) for alert in scene.alerts()).most_common(1)[0][1] == 1

@@ -11,6 +11,7 @@ from rich.table import Table
 import engines
 import explain
 import gpu
+import joiner
 import latency
 import memory
 import recovery
@@ -27,6 +28,7 @@ PARTS = {
     "latency": latency.table,
     "recovery": recovery.table,
     "swap": swap.table,
+    "joiner": joiner.table,
     "memory": memory.table,
 }
 

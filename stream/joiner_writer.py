@@ -23,7 +23,7 @@ _FENCED: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INV
 
 _TWIN: Final = (
     "Another joiner of monitor.group = {group} has taken over, or this one was held up for longer than a transaction "
-    "lasts: let that one run, or give this monitor a group of its own."
+    "lasts: let that one run, or give this monitor a group of its own ({error})."
 )
 
 
@@ -139,9 +139,10 @@ class JoinerWriter:
                 call()
             except KafkaException as raised:
                 error = raised.args[0]
+                # After a fence the client calls every error fatal, whatever its code.
                 if error.code() in _FENCED or error.fatal():
                     self.close()
-                    raise ProducerFenced(_TWIN.format(group=self._group)) from raised
+                    raise ProducerFenced(_TWIN.format(group=self._group, error=error.str())) from raised
                 if error.txn_requires_abort() or not error.retriable() or time.monotonic() > deadline:
                     raise BatchAborted(f"{what} failed: {error.str()}") from raised
                 producer.poll(RETRY_SECS)

@@ -210,18 +210,16 @@ class LabelIndex:
 
     def expire(self, horizon_ms: int) -> tuple[int, list[Waiting]]:
         """Drop what no label, and no decision, can come for; return how many decisions, and the labels given up."""
-        number = (horizon_ms - self.kept_ms) // self.span_ms
-        if number <= self._expired:
-            return 0, []
+        self._expired = number = max(self._expired, (horizon_ms - self.kept_ms) // self.span_ms)
         dropped = 0
         with in_sentences(self.path):
             for span in [span for span in self._spans if span < number]:
                 self._execute(f"DROP TABLE decisions_{span}")
                 dropped += self._spans.pop(span)
-            rows = self._execute("SELECT * FROM waiting WHERE label_time < ?", (number * self.span_ms,)).fetchall()
+            oldest_ms = max(0, number * self.span_ms)
+            rows = self._execute("SELECT * FROM waiting WHERE label_time < ?", (oldest_ms,)).fetchall()
             given_up = [Waiting(*row) for row in rows]
             self._forget(given_up)
-        self._expired = number
         return dropped, given_up
 
     def store(self, marks: Mapping[Place, Mark]) -> None:
@@ -229,8 +227,8 @@ class LabelIndex:
         with in_sentences(self.path):
             rows = [(*place, mark.offset, mark.clock_ms) for place, mark in marks.items()]
             self._many("INSERT OR REPLACE INTO watermarks VALUES (?, ?, ?, ?)", rows)
-            self._many("INSERT OR REPLACE INTO spans VALUES (?, ?)", list(self._spans.items()))
-            self._execute("DELETE FROM spans WHERE number < ?", (self._expired,))
+            self._execute("DELETE FROM spans")
+            self._many("INSERT INTO spans VALUES (?, ?)", list(self._spans.items()))
             self._connection.execute("COMMIT")
         self.marks.update(marks)
 

@@ -52,9 +52,11 @@ class JoinedTopics:
 
     def produce(self, decisions: list[tuple[bytes, bytes]], labels: list[tuple[bytes, bytes]]) -> None:
         """Write both topics, each in its order, in turns."""
-        for at in range(0, max(len(decisions), len(labels), 1), 1_000):
-            self.topics.produce(self.decisions, decisions[at : at + 1_000])
-            self.topics.produce(self.labels, labels[at : at + 1_000])
+        count = max(len(decisions), len(labels), 1)
+        step = max(1_000, count // 10)
+        for at in range(0, count, step):
+            self.topics.produce(self.decisions, decisions[at : at + step])
+            self.topics.produce(self.labels, labels[at : at + step])
 
 
 @dataclass

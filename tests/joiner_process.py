@@ -8,6 +8,7 @@ tells one thing the joiner did.
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -83,6 +84,7 @@ def fill_up(pages: int) -> None:
 
 
 def main() -> None:
+    logging.getLogger("fraudstream").addHandler(logging.NullHandler())  # as the command does
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     settings = load_settings(None, {}, json.loads(sys.argv[1]))

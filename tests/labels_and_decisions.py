@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+import orjson
+
 from stream.label_index import identify
 from stream.labelled_record import LabelledDecision, encode_labelled
 
@@ -40,7 +42,7 @@ class Sent:
 
 def decision(user, transaction, *, score=0.5, event_time, offset=0, outcome="review", flags=(), **more):
     """Return a decision as the worker writes it, with all that the joiner does not read."""
-    return json.dumps(
+    return orjson.dumps(
         {
             "transaction_id": transaction,
             "user_id": user,
@@ -58,14 +60,14 @@ def decision(user, transaction, *, score=0.5, event_time, offset=0, outcome="rev
             "segment": "DE",
             **more,
         }
-    ).encode()
+    )
 
 
 def label(user, transaction, is_fraud, label_time):
     """Return a label."""
-    return json.dumps(
+    return orjson.dumps(
         {"transaction_id": transaction, "user_id": user, "is_fraud": is_fraud, "label_time": label_time}
-    ).encode()
+    )
 
 
 def oracle(decisions, labels, sample_rate=1.0, retention_ms=RETENTION_MS):

@@ -11,6 +11,7 @@ from rich.table import Table
 import engines
 import explain
 import gpu
+import joiner
 import latency
 import memory
 import recovery
@@ -29,6 +30,7 @@ PARTS = {
     "recovery": recovery.table,
     "swap": swap.table,
     "telemetry": telemetry.table,
+    "joiner": joiner.table,
     "memory": memory.table,
 }
 

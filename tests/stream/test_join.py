@@ -167,6 +167,17 @@ def test_decisions_leave_by_the_streams_own_time_and_waiting_labels_with_them(ma
     assert index.kept_ms // DAY_MS <= index.decisions <= kept_days + 1
 
 
+def test_a_decision_that_comes_when_its_span_has_gone_does_not_stay(make):
+    index = make()
+    times = [NOW_MS, NOW_MS + 400 * DAY_MS, NOW_MS]
+    decisions = [Sent("decisions", 0, n, decision("u", f"t-{n}", event_time=at)) for n, at in enumerate(times)]
+    run(index, decisions, [], [(1, 0), (1, 0), (1, 0)])
+    index.store({})
+    assert (index.decisions, len(index.content())) == (1, 1)
+    tables = index._connection.execute("SELECT name FROM sqlite_master WHERE name LIKE 'decisions_%'").fetchall()
+    assert len(tables) == 1
+
+
 def test_an_event_dated_ahead_lets_nothing_expire(make):
     index = make()
     far = decision("u", "t-far", event_time=NOW_MS + 5_000 * DAY_MS, scored_at=NOW_MS)

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from joined_topics import JoinedTopics, make
 from joiner_process import POINTS, JoinerProcess
@@ -89,10 +90,29 @@ def test_a_graceful_stop_leaves_nothing_to_replay(joined, start, tmp_path):
     assert first.stop() == 0
     second = start(settings)
     second.wait_for("live")
-    second.wait_until(lambda: second.values("lag")[-2:] == [[joined.decisions, 0], [joined.labels, 0]], "no lag")
+    wait_for_no_lag(joined, second)
     assert second.count("rebuilding") == 0
     assert second.stop() == 0
     assert joined.written() == made.expected
+
+
+def test_markers_at_the_end_of_a_log_are_no_lag(joined, start, tmp_path):
+    producer = Producer({"bootstrap.servers": joined.topics.bootstrap, "transactional.id": joined.decisions})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for number in range(30):
+        producer.produce(joined.decisions, decision(f"u-{number}", "t", event_time=1_000), f"u-{number}".encode())
+    producer.commit_transaction(30)
+    for _ in range(2):  # read, and begun behind what was read
+        joiner = start(joined.settings(tmp_path))
+        joiner.wait_for("live")
+        wait_for_no_lag(joined, joiner)
+        assert joiner.stop() == 0, joiner.errors
+
+
+def wait_for_no_lag(joined, joiner):
+    zero = [[joined.decisions, 0], [joined.labels, 0]]
+    joiner.wait_until(lambda: joiner.values("lag")[-2:] == zero, "there is no lag")
 
 
 def test_a_twin_fences_the_first_which_ends_with_one_sentence(joined, start, tmp_path):

@@ -13,6 +13,7 @@ import explain
 import gpu
 import latency
 import memory
+import monitor
 import recovery
 import swap
 import throughput
@@ -28,6 +29,7 @@ PARTS = {
     "recovery": recovery.table,
     "swap": swap.table,
     "memory": memory.table,
+    "monitor": monitor.table,
 }
 
 

@@ -20,7 +20,6 @@ from stream.monitor_references import References
 from stream.monitor_security import faust_credentials, unreached
 from stream.settings import load_settings
 
-
 USER = {"sasl_username": "ada", "sasl_password": "secret"}
 
 

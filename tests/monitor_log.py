@@ -77,7 +77,7 @@ def labelled(model: str, story: Story, count: int, seed: int = 1, worse_from: fl
     rng = np.random.default_rng(seed)
     for number in range(count):
         at_ms = story.start_ms + 1000 * story.seconds * number // count
-        fraud = bool(rng.random() < 0.2)
+        fraud = bool(rng.random() < 0.5)
         missed = fraud and rng.random() < (0.9 if number >= worse_from * count else 0.2)
         score = float(np.float32(rng.beta(6, 2) if fraud and not missed else rng.beta(1, 12)))
         decision = "decline" if score > 0.8 else "review" if score > 0.5 else "approve"

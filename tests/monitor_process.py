@@ -18,8 +18,14 @@ from command import SCRIPT, environment
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
-#: What depends on when one looks, or on how often the process was started.
-OF_THE_PROCESS = ("process_", "fraudstream_monitor_start", "fraudstream_monitor_interval_age", "fraudstream_label_")
+#: What depends on when one looks, on how often the process was started, or on how a file came to its size.
+OF_THE_PROCESS = (
+    "process_",
+    "fraudstream_monitor_start",
+    "fraudstream_monitor_interval_age",
+    "fraudstream_label_",
+    "fraudstream_joiner_index_bytes",
+)
 
 
 class MonitorProcess:

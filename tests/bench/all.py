@@ -14,6 +14,7 @@ import gpu
 import joiner
 import latency
 import memory
+import monitor
 import recovery
 import swap
 import telemetry
@@ -32,6 +33,7 @@ PARTS = {
     "telemetry": telemetry.table,
     "joiner": joiner.table,
     "memory": memory.table,
+    "monitor": monitor.table,
 }
 
 

@@ -1,0 +1,139 @@
+"""What the monitor costs: CPU with 16 workers' telemetry, memory over 24 simulated hours, Faust's pace on `labelled`.
+
+    PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/monitor.py [--seconds 120] [--hours 24]
+
+Telemetry is stamped in its own time and read as fast as it can be, so a share of a core is CPU seconds for each second
+told. The null line decodes the same records in this process and does nothing with them.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+from confluent_kafka import Consumer, TopicPartition
+
+from kafka_server import KafkaServer
+from kafka_topics import Topics
+from monitor_log import Story, labelled, telemetry
+from monitor_process import MonitorProcess
+from small_models import promote, small_model
+from stream.telemetry_record import decode_telemetry
+
+ROLES = ("telemetry", "labelled", "alerts", "labels", "decisions", "dead_letters")
+CPU_BOUND, MEMORY_BOUND = 0.25, 1.1
+WORKERS, ROWS, LABELS = 16, 8, 30_000
+
+
+class Bench:
+    def __init__(self, bootstrap: str, folder: Path) -> None:
+        self.topics = Topics(bootstrap)
+        self.names = {role: self.topics.create(role, 1) for role in ROLES}
+        self.bundle = small_model(folder / "bundle", seed=1, rounds=2, rows=800)
+        promote(folder / "registry", self.bundle)
+        self.group = f"bench-{self.names['alerts']}"
+        settings = {
+            **{f"topics.{role}": name for role, name in self.names.items()},
+            "kafka.bootstrap_servers": bootstrap,
+            "monitor.group": self.group,
+            "monitor.port": 0,
+            "registry.directory": str(folder / "registry"),
+            "quality.delay": "0s",
+        }
+        self.monitor = MonitorProcess(folder, settings)
+        self.monitor.wait_for("caught_up", 300)
+        self.process = psutil.Process(self.monitor.process.pid)
+
+    def cpu(self) -> float:
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+    def read(self, role: str, rows: list) -> tuple[float, float]:
+        """Produce and wait until it is committed; return (wall, CPU) seconds."""
+        begun, cpu = time.perf_counter(), self.cpu()
+        self.topics.produce(self.names[role], rows)
+        end = self.topics.ends(self.names[role])[0]
+        consumer = Consumer({"bootstrap.servers": self.topics.bootstrap, "group.id": self.group})
+        place = TopicPartition(self.names[role], 0)
+        self.monitor.wait_until(lambda: consumer.committed([place], 10)[0].offset >= end, f"{role} to be read", 3_000)
+        consumer.close()
+        return time.perf_counter() - begun, self.cpu() - cpu
+
+
+def table(seconds: int = 120, hours: int = 24) -> list[tuple[str, str, str]]:
+    with tempfile.TemporaryDirectory() as scratch, KafkaServer() as kafka:
+        bench = Bench(kafka.bootstrap, Path(scratch))
+        try:
+            return [*cpu_share(bench, seconds), *pace(bench), *memory(bench, hours)]
+        finally:
+            bench.monitor.close()
+
+
+def cpu_share(bench: Bench, seconds: int) -> list[tuple[str, str, str]]:
+    cpu, begun = bench.cpu(), time.perf_counter()
+    while time.perf_counter() - begun < 10:
+        time.sleep(0.5)
+    idle = (bench.cpu() - cpu) / (time.perf_counter() - begun)
+    shares, nulls = [], []
+    for run in range(3):
+        start_ms = time.time_ns() // 1_000_000 - 86_400_000 + run * seconds * 1_000
+        story = Story(start_ms, seconds, interval=1, workers=WORKERS, rows=ROWS)
+        rows = list(telemetry(bench.bundle, story, seed=run))
+        _, cpu = bench.read("telemetry", rows)
+        shares.append(cpu / seconds)
+        begun_cpu = time.process_time()
+        for row in rows:
+            decode_telemetry(row.value)
+        nulls.append((time.process_time() - begun_cpu) / seconds)
+    share = sorted(shares)[1] + idle
+    features = len(bench.bundle.feature_names)
+    return [
+        (f"share of a core, {WORKERS} workers, {features} features", spread(shares, idle), f"<= {CPU_BOUND:.2f}"),
+        ("  of it idle, reading nothing", f"{idle:.3f}", ""),
+        ("  decoding alone (null)", spread(nulls), ""),
+        ("  within the bound", str(share <= CPU_BOUND), "True"),
+    ]
+
+
+def pace(bench: Bench) -> list[tuple[str, str, str]]:
+    story = Story(time.time_ns() // 1_000_000 - 3_600_000, 3_000)
+    rows = list(labelled(bench.bundle.version, story, LABELS))
+    wall, cpu = bench.read("labelled", rows)
+    return [("labelled decisions a second", f"{LABELS / wall:,.0f} ({1e6 * cpu / LABELS:.0f} µs of CPU each)", "")]
+
+
+def memory(bench: Bench, hours: int) -> list[tuple[str, str, str]]:
+    """Four workers' intervals of 10 s; the second half of the day may take no more than the first."""
+    start_ms = time.time_ns() // 1_000_000 - 86_400_000 + 3_600_000
+    story = Story(start_ms, hours * 3_600, interval=10, workers=4, rows=ROWS)
+    rows = list(telemetry(bench.bundle, story))
+    resident = []
+    for part in range(4):
+        bench.read("telemetry", rows[part * len(rows) // 4 : (part + 1) * len(rows) // 4])
+        resident.append(bench.process.memory_info().rss)
+    shown = ", ".join(f"{size / 2**20:.0f}" for size in resident)
+    return [
+        (f"resident MiB after each quarter of {hours} h", shown, ""),
+        ("  the last over the second", f"{resident[3] / resident[1]:.3f}", f"<= {MEMORY_BOUND:.2f}"),
+    ]
+
+
+def spread(values: list[float], more: float = 0.0) -> str:
+    low, middle, high = sorted(value + more for value in values)
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=int, default=120)
+    parser.add_argument("--hours", type=int, default=24)
+    given = parser.parse_args()
+    for name, value, bound in table(given.seconds, given.hours):
+        print(f"{name:55} {value:40} {bound}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""The monitor's parts alone: credentials for Faust, who holds the topics, references, metric names, quiet logs."""
+
+import logging
+import re
+import subprocess
+
+import pytest
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from faust.types.auth import SASLMechanism
+from prometheus_client import generate_latest
+
+from small_models import promote, small_model
+from stream.errors import SettingsError
+from stream.logs import configure
+from stream.monitor_group import OneActive
+from stream.monitor_health import MonitorHealth, MonitorLog, Repeats
+from stream.monitor_metrics import MonitorMetrics
+from stream.monitor_observer import MonitorObserver, MonitorObservers
+from stream.monitor_references import References
+from stream.monitor_security import faust_credentials, unreached
+from stream.settings import load_settings
+
+USER = {"sasl_username": "ada", "sasl_password": "secret"}
+
+
+def settings(**properties):
+    given = {f"kafka.properties.{name.replace('_', '.')}": value for name, value in properties.items()}
+    return load_settings(None, {}, given)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=kafka -keyout key.pem -out cert.pem"
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_without_tls_or_sasl_there_are_no_credentials():
+    assert faust_credentials(settings()) is None
+    assert unreached(settings(fetch_min_bytes="1")) == ["fetch.min.bytes"]
+
+
+def test_scram_over_tls_reaches_faust(certificate):
+    credentials = faust_credentials(
+        settings(
+            security_protocol="SASL_SSL",
+            sasl_mechanism="SCRAM-SHA-512",
+            sasl_username="ada",
+            sasl_password="secret",
+            ssl_ca_location=str(certificate / "cert.pem"),
+        )
+    )
+    assert credentials.mechanism is SASLMechanism.SCRAM_SHA_512
+    assert (credentials.username, credentials.password) == ("ada", "secret")
+    assert credentials.ssl_context.check_hostname
+    assert len(credentials.ssl_context.get_ca_certs()) == 1
+
+
+def test_a_certificate_of_our_own_and_no_check_of_names_reach_faust(certificate):
+    credentials = faust_credentials(
+        settings(
+            security_protocol="ssl",
+            ssl_certificate_location=str(certificate / "cert.pem"),
+            ssl_key_location=str(certificate / "key.pem"),
+            ssl_endpoint_identification_algorithm="none",
+        )
+    )
+    assert not credentials.context.check_hostname
+
+
+@pytest.mark.parametrize(
+    ("properties", "named"),
+    [
+        ({"ssl_keystore_location": "x.p12", "security_protocol": "ssl"}, "ssl.keystore.location"),
+        ({"security_protocol": "sasl_plaintext", "sasl_mechanism": "GSSAPI", **USER}, "GSSAPI"),
+        ({"security_protocol": "sasl_plaintext", "sasl_mechanism": "PLAIN", "sasl_username": "a"}, "sasl.password"),
+        ({"security_protocol": "ssl", "ssl_ca_location": "/nowhere.pem"}, "ssl.ca.location"),
+        ({"security_protocol": "tls"}, "security.protocol"),
+    ],
+)
+def test_what_faust_cannot_take_is_one_sentence(properties, named):
+    with pytest.raises(SettingsError, match=re.escape(named)):
+        faust_credentials(settings(**properties))
+
+
+class Cluster:
+    def partitions_for_topic(self, _):
+        return {0}
+
+
+def test_all_topics_go_to_the_oldest_and_stay_with_who_holds_them():
+    old, young = OneActive(1_000), OneActive(2_000)
+
+    def deal(**members):
+        subscribed = {name: member.metadata(["labelled", "telemetry"]) for name, member in members.items()}
+        dealt = OneActive(0).assign(Cluster(), subscribed)
+        for name, member in members.items():
+            member.on_assignment(dealt[name])
+        return {name: sorted(topic for topic, _ in given.assignment) for name, given in dealt.items()}
+
+    assert deal(a=young) == {"a": ["labelled", "telemetry"]}
+    assert deal(a=young, b=old) == {"a": ["labelled", "telemetry"], "b": []}
+    third = OneActive(1_500)
+    assert deal(b=old, c=third) == {"b": ["labelled", "telemetry"], "c": []}
+    assert isinstance(old.metadata([]), ConsumerProtocolMemberMetadata)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_an_unknown_version_is_looked_for_again_only_after_some_seconds(tmp_path):
+    clock = Clock()
+    chosen = load_settings(None, {}, {"registry.directory": str(tmp_path / "r"), "model.bundle": str(tmp_path / "no")})
+    references = References(chosen, clock)
+    bundle = small_model(tmp_path / "bundle", seed=1, rounds=2, rows=800)
+    assert references.histograms(bundle.version) is None
+    assert references.histograms("../bundle") is None
+    promote(tmp_path / "r", bundle)
+    assert references.histograms(bundle.version) is None
+    clock.now += 5.1
+    assert references.histograms(bundle.version) == bundle.histograms
+    assert references.metrics(bundle.version) == bundle.metrics
+
+
+def test_each_observer_is_told_by_every_hook():
+    told = []
+
+    class Teller(MonitorObserver):
+        def standby(self):
+            told.append("standby")
+
+        def lag(self, topic, records):
+            told.append((topic, records))
+
+    observers = MonitorObservers(Teller(), Teller())
+    observers.standby()
+    observers.lag("labels", 3)
+    assert told == ["standby"] * 2 + [("labels", 3)] * 2
+
+
+def test_health_says_why_and_when_the_loop_is_stuck():
+    clock = Clock()
+    health = MonitorHealth(clock)
+    assert health.unready() is not None
+    health.reading_back()
+    assert "read back" in health.unready()["reason"]
+    health.caught_up(None)
+    assert health.unready() is None
+    clock.now += 121
+    assert health.unhealthy()["reason"] == "the loop is stuck"
+    health.turned()
+    assert health.unhealthy() is None
+
+
+def test_records_set_aside_are_one_line_a_minute_for_each_reason(caplog):
+    clock = Clock()
+    log = MonitorLog(clock)
+    with caplog.at_level(logging.WARNING, "fraudstream.monitor"):
+        for _ in range(50):
+            log.set_aside("telemetry", "not_decoded", 1)
+        log.set_aside("labelled", "not_decoded", 1)
+        clock.now += 61
+        log.set_aside("telemetry", "not_decoded", 1)
+    assert [(one.topic, one.count) for one in caplog.records] == [("telemetry", 1), ("labelled", 1), ("telemetry", 50)]
+
+
+def test_what_faust_repeats_is_one_line_a_minute(capsys):
+    clock = Clock()
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        configure("info", b"key")
+        root.handlers[0].addFilter(Repeats(clock))
+        for _ in range(10):
+            logging.getLogger("aiokafka.conn").error("no broker at %s", "h:9092")
+            logging.getLogger("fraudstream.x").error("ours")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        logging.captureWarnings(capture=False)
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("no broker" in line for line in lines) == 1
+    assert sum("ours" in line for line in lines) == 10
+
+
+def test_metrics_are_there_before_anything_has_happened():
+    shown = generate_latest(MonitorMetrics().registry).decode()
+    for name in ("up", "caught_up", "start_time_seconds", "alerts_total", "alerts_firing"):
+        assert f"fraudstream_monitor_{name}" in shown
+    assert "fraudstream_quality_roc_auc{" not in shown

@@ -17,21 +17,14 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 RUN python -m venv /opt/fraudstream
 ENV PATH=/opt/fraudstream/bin:$PATH
 WORKDIR /src
-# What changes seldom first: the pinned packages, then ours.
-COPY requirements.txt ./
+# What changes seldom first: the pinned packages, then ours. ENGINE is cpu or gpu.
+COPY deploy/requirements-${ENGINE}.txt requirements.txt
 RUN python -m pip install --require-hashes -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY state ./state
 COPY models ./models
 COPY stream ./stream
 RUN python -m pip install --no-deps --no-build-isolation .
-# requirements.txt pins the CPU's packages. The GPU's own the same modules, so they take their place; their versions are
-# those of pyproject.toml, without hashes.
-# hadolint ignore=DL3013
-RUN if [ "$ENGINE" = gpu ]; then \
-      python -m pip uninstall -y onnxruntime xgboost-cpu \
-      && python -m pip install --no-build-isolation '/src[gpu]'; \
-    elif [ "$ENGINE" != cpu ]; then echo "ENGINE is cpu or gpu, not $ENGINE" >&2; exit 2; fi
 # Kernels are compiled for this machine's CPU. On another one they are compiled once, at the first start, so they lie
 # where a container may write.
 ENV NUMBA_CACHE_DIR=/var/lib/fraudstream/kernels

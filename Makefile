@@ -45,10 +45,13 @@ chaos: $(READY)
 	$(BIN)/python -m pytest --timeout 3600 --chaos-kills 100 --chaos-events 1000000 tests/stream/test_crash.py
 
 # uv resolves for every supported Python at once; only hashes and versions are kept, no addresses.
+COMPILE := pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra train --extra monitor --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-annotate --no-header --upgrade --output-file requirements.txt
+	$(BIN)/uv $(COMPILE) pyproject.toml --extra cpu --extra train --extra monitor --extra dev --upgrade --output-file requirements.txt
+	@# What the images hold is a part of it, at the same versions.
+	for engine in cpu gpu; do $(BIN)/uv $(COMPILE) pyproject.toml deploy/image.in --extra $$engine --extra train --extra monitor \
+	  --constraint requirements.txt --upgrade --output-file deploy/requirements-$$engine.txt || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

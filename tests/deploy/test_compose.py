@@ -134,8 +134,7 @@ def test_what_the_dockerfile_copies_exists_and_is_sent_to_the_builder():
         for source in [part for part in line.split() if not part.startswith("--")][:-1]
     ]
     assert copied
-    for source in copied:
-        name = source.removeprefix("./")
+    for name in [source.replace("${ENGINE}", engine) for source in copied for engine in ("cpu", "gpu")]:
         assert (ROOT / name).exists()
         assert name in sent, f"{name} is not in .dockerignore's exceptions"
 
@@ -145,6 +144,23 @@ def test_the_image_runs_as_nobody_in_particular_and_compiles_what_the_makefile_c
     for line in re.findall(r"-c '(from [^']*warm\(\))'", (ROOT / "Makefile").read_text()):
         assert line in DOCKERFILE
     assert "--require-hashes -r requirements.txt" in DOCKERFILE
+
+
+def test_the_images_hold_the_versions_that_are_tested_and_nothing_that_only_tests_need():
+    tested = pinned(ROOT / "requirements.txt")
+    assert pinned(ROOT / "deploy/requirements-cpu.txt").items() <= tested.items()
+    for engine in ("cpu", "gpu"):
+        held = pinned(ROOT / f"deploy/requirements-{engine}.txt")
+        differ = {name for name in held.keys() & tested.keys() if held[name] != tested[name]}
+        assert differ <= {"xgboost"}  # pinned here for other systems only
+        assert {"confluent-kafka", "faust-streaming", "river", "mlflow-skinny", "setuptools"} <= held.keys()
+        assert not {"pytest", "hypothesis", "mypy", "ruff"} & held.keys()
+    assert "onnxruntime-gpu" in held
+
+
+def pinned(path: Path) -> dict[str, str]:
+    """Return the version of each package in a file of pins, with its marker."""
+    return dict(re.findall(r"^([a-z][a-z0-9._-]*)(?:\[[a-z,]*\])?==(.*?) \\$", path.read_text(), re.MULTILINE))
 
 
 def test_mlflow_s_server_knows_the_options_it_is_given():

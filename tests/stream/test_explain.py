@@ -282,8 +282,8 @@ def past(kafka, registry, tmp_path_factory):
     models.parent.mkdir()
     models.symlink_to(registry)
     command.settings(
-        f"[kafka]\nbootstrap_servers = '{kafka.bootstrap}'\n[topics]\n"
-        + "".join(f"{key.split('.')[1]} = '{name}'\n" for key, name in line.settings().items())
+        "".join(f"{key} = {orjson.dumps(value).decode()}\n" for key, value in line.settings().items())
+        + f"[kafka]\nbootstrap_servers = '{kafka.bootstrap}'\n"
     )
     writer = Past(kafka.bootstrap, line.decisions, line.features, 4, users=100)
     for number, version in enumerate(VERSIONS):

@@ -45,7 +45,6 @@ __all__ = [
     "manifest",
     "meta",
     "metrics",
-    "newton",
     "onnx_graph",
     "onnx_session",
     "placement",

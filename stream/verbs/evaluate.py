@@ -15,7 +15,7 @@ from stream.verbs.invocation import Invocation, example, passed
 if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.evaluation import Plan
-    from stream.evaluated import Period
+    from stream.labelled import Period
 
 
 @click.command(
@@ -192,7 +192,7 @@ def _compare(invocation: Invocation, data: Path, options: dict[str, Any]) -> Non
 
 
 def _period(first_day: datetime | None, last_day: datetime | None) -> "Period":
-    from stream.evaluated import ALWAYS, Period
+    from stream.labelled import ALWAYS, Period
 
     begins = ALWAYS.from_ms if first_day is None else _ms(first_day)
     ends = ALWAYS.until_ms if last_day is None else _ms(last_day + timedelta(days=1))

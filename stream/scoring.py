@@ -15,9 +15,10 @@ from stream.feature_sets import chosen_feature_set
 from stream.judge import ConstantJudge, EnsembleJudge
 from stream.line import Judge
 from stream.settings import Settings
-from stream.sources import DirectorySource, Pointer, PointerError, Source
+from stream.sources import DirectorySource, Pointer
+from stream.versions import current_bundle, current_pointer
 
-__all__ = ["First", "Scoring", "bundle_directory", "first_model", "load_scoring", "open_model", "prove"]
+__all__ = ["First", "Scoring", "first_model", "load_scoring", "open_model", "prove"]
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,11 @@ def load_scoring(settings: Settings) -> Scoring:
     if settings.model.engine == "constant":
         constant = ConstantJudge(settings.model.constant_score)
         return Scoring(chosen_feature_set(settings), constant, "constant", "constant")
-    bundle, feature_set = _opened(settings, bundle_directory(settings))
+    bundle, feature_set = _opened(settings, current_bundle(settings))
     forests = read_forests(bundle)
     engine = load_engine(bundle, settings.model.engine, forests)
     judge = EnsembleJudge(engine, bundle.thresholds, Explainer(bundle, forests))
     return Scoring(feature_set, judge, bundle.version, engine.name)
-
-
-def bundle_directory(settings: Settings) -> Path:
-    """Return where the bundle lies that a worker would take now. Raises SourceError where none is named."""
-    if not settings.model.follow:
-        return Path(settings.model.bundle)
-    source = DirectorySource(Path(settings.model.follow))
-    return source.open(_named(source, settings.model.follow))
 
 
 def first_model(settings: Settings) -> First:
@@ -98,17 +91,8 @@ def prove(settings: Settings, directory: Path) -> Scoring:
 
 def _begin(settings: Settings, directory: str) -> First:
     source = DirectorySource(Path(directory))
-    pointer = _named(source, directory)
+    pointer = current_pointer(source, directory)
     return First(prove(settings, source.open(pointer)), pointer)
-
-
-def _named(source: Source, directory: str) -> Pointer:
-    pointer = source.current()
-    if pointer is None:
-        raise PointerError(
-            f"No version was promoted in {directory} yet: promote one with `fraudstream models promote`."
-        )
-    return pointer
 
 
 def open_model(directory: Path) -> tuple[Bundle, FeatureSet]:

@@ -122,7 +122,7 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
     from stream.files import count_rows
     from stream.progress import counting
     from stream.report_files import ReportFiles
-    from stream.versions import bundle_directory
+    from stream.versions import named_bundle
 
     files = ReportFiles(options["output"], options["json_file"], data)
     bands, period = _bands(options["amount_bands"]), _period(options["first_day"], options["last_day"])
@@ -140,7 +140,7 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
 
     found = evaluate_file(
         settings,
-        bundle_directory(model, Path(settings.registry.directory)),
+        named_bundle(model, settings),
         data,
         options["label"],
         plan,

@@ -48,7 +48,6 @@ __all__ = [
     "manifest",
     "meta",
     "metrics",
-    "newton",
     "onnx_graph",
     "onnx_session",
     "placement",

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import TrainingError
 from models.evaluation_groups import CellCounts, sums_by_group
-from models.newton import chances, minimise_log_loss
+from models.logistic import chances, fit_logistic
 
 RELIABILITY_BINS = 20
 
@@ -86,8 +87,11 @@ def calibration_line(log_odds: npt.NDArray[np.float64], labels: npt.NDArray[np.i
     if not 0 < int(labels.sum()) < len(labels) or np.ptp(log_odds) == 0.0:
         return nowhere
     design = np.column_stack([np.ones(len(log_odds)), log_odds])
-    found = minimise_log_loss(design, labels, np.array([0.0, 1.0]), np.zeros(2))
-    if found is None or abs(found[1]) > STEEPEST:
+    try:
+        found = fit_logistic(design, labels, np.array([0.0, 1.0]), np.zeros(2))
+    except TrainingError:
+        return nowhere
+    if abs(found[1]) > STEEPEST:
         return nowhere
     return CalibrationLine(float(found[0]), float(found[1]))
 
@@ -111,7 +115,7 @@ class LineOfGroups:
         if np.isnan(self._start).any():
             return
         design = np.column_stack([np.ones(len(log_odds)), log_odds])
-        chance = chances(design, self._start)
+        chance = chances(design @ self._start)
         gradient, curvature = chance - labels, chance * (1.0 - chance)
         columns = [gradient, gradient * log_odds, curvature, curvature * log_odds, curvature * log_odds**2]
         self._sums = sums_by_group(columns, groups)

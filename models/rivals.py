@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import xgboost
 
-from models.errors import TrainingError
-from models.newton import minimise_log_loss
+from models.logistic import fit_logistic
 
 #: As strong as scikit-learn's default (C = 1), which the Handbook uses.
 L2_STRENGTH = 1.0
@@ -41,7 +40,10 @@ class LogisticRegression:
 def fit_logistic_regression(
     features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], *, strength: float = L2_STRENGTH
 ) -> LogisticRegression:
-    """Fit on features float32[n, k] (NaN: not known) and labels int8[n]; the bias alone is not held back by L2."""
+    """Fit on features float32[n, k] (NaN: not known) and labels int8[n]; the bias alone is not held back by L2.
+
+    Raises TrainingError where it does not settle.
+    """
     known = ~np.isnan(features)
     number = np.maximum(known.sum(axis=0), 1)
     values = np.where(known, features, 0.0).astype(np.float64)
@@ -50,12 +52,9 @@ def fit_logistic_regression(
     scales[scales == 0.0] = 1.0
     gaps = np.flatnonzero(~known.all(axis=0))
     design = _design(features, means, scales, gaps)
-    start = np.zeros(design.shape[1])
     held = np.full(design.shape[1], strength)
     held[0] = 0.0
-    weights = minimise_log_loss(design, labels, start, held)
-    if weights is None:
-        raise TrainingError("The logistic regression does not settle; give a history with more frauds.")
+    weights = fit_logistic(design, labels, np.zeros(design.shape[1]), held)
     return LogisticRegression(means, scales, gaps, weights)
 
 

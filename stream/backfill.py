@@ -112,7 +112,7 @@ def write_rows(
             raise UsageError(f"{path} holds no rows: give a file with transactions.")
         writer.close()
         if not done.rows:
-            raise FraudstreamError(none_is_a_transaction(path, done.refused.total(), done.refused_path))
+            raise FraudstreamError(none_is_a_transaction(path, done.refused, done.refused_path))
         unfinished.replace(target)
     finally:
         if writer is not None:
@@ -121,12 +121,13 @@ def write_rows(
     return done
 
 
-def none_is_a_transaction(path: Path, refused: int, refused_path: Path) -> str:
-    """Return the sentence for a file of which every row was refused."""
-    return (
-        f"No row of {path} is a transaction ({refused:,} refused): see the reasons in {refused_path}, and name your "
-        f"columns under codec.fields."
-    )
+def none_is_a_transaction(path: Path, refused: Counter[str], refused_path: Path | None) -> str:
+    """Return the sentence for a file of which every row was refused; refused_path: where they are written down."""
+    why = ", ".join(f"{number:,} {reason}" for reason, number in refused.most_common())
+    written = "`fraudstream backfill` writes down what is wrong with each row"
+    if refused_path:
+        written = f"what is wrong with each row stands in {refused_path}"
+    return f"No row of {path} is a transaction ({why}): name your columns under codec.fields; {written}."
 
 
 def _prepare(path: Path, target: Path, refused_path: Path) -> None:

@@ -19,12 +19,13 @@ from stream.errors import FraudstreamError, StartupError
 from stream.feature_sets import chosen_feature_set
 from stream.record_check import check_keys, check_partitioner, check_records
 from stream.sampling import newest_records
-from stream.scoring import bundle_directory, load_scoring
+from stream.scoring import load_scoring
 from stream.settings import Settings
 from stream.sources import SourceError
 from stream.store_check import StoreFacts, check_recovery, check_store
 from stream.topic_check import Finding, TopicRole, TopicState, check_telemetry, check_topics
 from stream.topics import describe_cluster, describe_topics, topic_names
+from stream.versions import current_bundle
 
 __all__ = ["Check", "examine"]
 
@@ -138,7 +139,7 @@ class _Doctor:
         if model.engine == "constant":
             yield warn(f"none: model.engine = constant gives every transaction the score {model.constant_score:g}")
             return
-        bundle = open_bundle(bundle_directory(self._settings))
+        bundle = open_bundle(current_bundle(self._settings))
         engine = load_engine(bundle, model.engine)
         yield ok(
             f"{bundle.version} on {engine.name}, review from {bundle.thresholds.review:.3f}, decline from "

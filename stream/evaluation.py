@@ -8,6 +8,7 @@ Step 4  figures and their intervals
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -19,15 +20,17 @@ from models.bundle import Bundle
 from models.ensemble import load_engine
 from models.evaluation import Evaluation, Plan, Sample, evaluate
 from models.evaluation_segments import amount_bands
+from models.folds import DAY_MS
 from state.features import FeatureSet
 from stream.errors import UsageError
-from stream.evaluated import ALWAYS, Labelled, Period, read_labelled
+from stream.labelled import ALWAYS, Labelled, Period, read_labelled
+from stream.money import major_units
 from stream.scoring import open_model
 from stream.settings import Settings
 
 __all__ = ["Evaluated", "Progress", "described", "evaluate_file", "read_file"]
 
-#: Where versions of the registry lie.
+#: In the order of an engine's margins.
 BASE_MODELS: Final = ("xgboost", "lightgbm")
 AMOUNT_BANDS: Final = (10.0, 50.0, 100.0, 500.0)
 _BATCH: Final = 1 << 15
@@ -70,7 +73,16 @@ def read_file(
     spec.check(feature_set)
     mapping, limits = settings.mapping(), settings.limits()
     return read_labelled(
-        data, label, mapping, limits, spec, feature_set, now_ms=now_ms, period=period, progress=progress
+        data,
+        label,
+        mapping,
+        limits,
+        spec,
+        feature_set,
+        now_ms=now_ms,
+        period=period,
+        allow_repeats=True,
+        progress=progress,
     )
 
 
@@ -109,22 +121,36 @@ def evaluate_file(
     with progress("drawing users again", chosen.resamples) as tell:
         figures = evaluate(sample, _with_bands(chosen, bands), progress=tell)
     model = {"model": bundle.version, "bundle": str(directory), "engine": scorer.name, "feature set": feature_set.hash}
-    return Evaluated(figures, {**model, **described(found, data, label)})
+    return Evaluated(figures, {**model, **described(found, data, label), **_learned_from(bundle, found)})
 
 
 def described(found: Labelled, data: Path, label: str) -> dict[str, Any]:
     """Return what a report says of the data."""
-    about: dict[str, Any] = {"data": str(data), "label": label, "currency": ", ".join(found.currencies)}
-    if len(found.currencies) > 1:
+    currencies = major_units(found.amount_minor, found.currency)[1]
+    about: dict[str, Any] = {"data": str(data), "label": label, "currency": ", ".join(currencies)}
+    if len(currencies) > 1:
         about["note"] = "amounts of several currencies are added as they stand; set codec.base_currency to convert them"
     if found.outside:
         about["rows that only fill windows"] = found.outside
-    about["repeated rows left out"] = found.duplicates
-    about["late rows"] = found.late
+    about["repeated rows left out"] = found.repeated
     about["rows refused"] = found.refused.total()
     for reason, number in found.refused.most_common():
-        about[f"refused: {reason}"] = f"{number:,}, the first in row {found.first_refused[reason] + 1:,}"
+        about[f"refused: {reason}"] = f"{number:,}, the first in row {found.first_refused[reason]}, counted from 0"
     return about
+
+
+def _learned_from(bundle: Bundle, found: Labelled) -> dict[str, str]:
+    """Return what to say where rows are judged that are no younger than those the model learned from."""
+    last_ms = bundle.lineage.get("data", {}).get("last_ms")
+    held, delay = (bundle.parameters.get(name) for name in ("holdout_days", "label_delay_days"))
+    if last_ms is None or held is None or delay is None:
+        return {}
+    until_ms = last_ms + 1 - round((held + delay) * DAY_MS)
+    flattering = int(np.count_nonzero(found.times_ms < until_ms))
+    if not flattering:
+        return {}
+    first_day = datetime.fromtimestamp(-(-until_ms // DAY_MS) * DAY_MS / 1000, UTC)
+    return {"rows the model may know": f"{flattering:,}, which flatter it: judge from {first_day:%Y-%m-%d} on (--from)"}
 
 
 def _score(
@@ -148,14 +174,19 @@ def _sample(
     bundle: Bundle,
     bands: Sequence[float],
 ) -> Sample:
-    dimensions: dict[str, Sequence[str]] = {**found.dimensions, "amount": amount_bands(found.amounts, bands)}
+    amounts, _ = major_units(found.amount_minor, found.currency)
+    dimensions: dict[str, Sequence[str]] = {
+        "country": found.countries,
+        "channel": found.channels,
+        "amount": amount_bands(amounts, bands),
+    }
     return Sample(
         scores=scores,
         log_odds=bundle.meta.log_odds(margins),
         labels=found.labels,
         times_ms=found.times_ms,
         users=group_codes(found.user_ids),
-        amounts=found.amounts,
+        amounts=amounts,
         dimensions=dimensions,
         base={name: margins[:, column] for column, name in enumerate(BASE_MODELS)},
     )

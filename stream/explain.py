@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from models.bundle import Bundle, open_bundle
 from models.ensemble import load_engine
-from models.manifest import VERSION
 from models.reasons import Explainer
 from stream.decision_search import FoundDecision, Wanted, find_decisions
 from stream.errors import FraudstreamError, UsageError
@@ -26,7 +25,7 @@ from stream.feature_search import FeatureRow, find_features
 from stream.settings import Settings
 from stream.topic_scan import TopicScan, scan_config
 
-__all__ = ["Contribution", "Explanation", "bundle_places", "explain", "find_bundle", "search"]
+__all__ = ["Contribution", "Explanation", "explain", "find_bundle", "search"]
 
 #: How far the contributions and the bias may be from the score's log-odds: an engine sums its trees in float32.
 SUMS_TO: Final = 1e-4
@@ -191,18 +190,6 @@ def _check_sum(explanation: Explanation) -> None:
 
 def _sigmoid(log_odds: float) -> float:
     return 0.5 * (1.0 + math.tanh(0.5 * log_odds)) if log_odds > -20.0 else math.exp(log_odds)
-
-
-def bundle_places(settings: Settings, version: str) -> list[Path]:
-    """Return where a version's bundle may be: the registry's directory first, then the bundle that workers load.
-
-    Raises FraudstreamError for what cannot be a version: it comes from a topic, and is not to name any other directory.
-    """
-    if not VERSION.fullmatch(version):
-        raise FraudstreamError(
-            f"The decision names the model {version!r}, which is no version: a worker did not write it."
-        )
-    return [Path(settings.registry.directory, version), Path(settings.model.bundle)]
 
 
 def _name(decided: Any) -> str:

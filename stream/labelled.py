@@ -1,9 +1,12 @@
-"""Labelled payments with the features the stream would have given them: what a model is trained on.
+"""Labelled payments with the features the stream would have given them: what a model is trained and judged on.
 
 A file's rows need not be sorted: they are brought into order of event time before the windows see them, rows of the
 same millisecond as they stand in the file. That is the order in which payments reach the stream; in any other, a window
 would lack payments that had been made, or the payment itself be late. (`backfill` and `score` take a file's own order,
 because they repeat what a log in that order would give.)
+
+Rows outside a period fill the windows and are left out: a payment judged without the month before it would look like a
+new user's.
 """
 
 from collections import Counter
@@ -20,13 +23,13 @@ from state.events import Events
 from state.features import FeatureSet, StateSpec
 from state.history import compute
 from stream.backfill import none_is_a_transaction, refuse
-from stream.codec import Decoded, Decoder, MessageLike
+from stream.codec import DeadLetter, Decoded, Decoder, MessageLike
 from stream.errors import UsageError
 from stream.files import read_records
 from stream.mapping import Limits, Mapping
 from stream.nearest import did_you_mean
 
-__all__ = ["Labelled", "first_present", "label_of", "read_labelled"]
+__all__ = ["ALWAYS", "Labelled", "Period", "first_present", "label_of", "read_labelled"]
 
 #: How files write a label, capitals aside.
 LABELS: Final = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "true": 1, "false": 0}
@@ -34,23 +37,41 @@ UNKNOWN: Final = ("", "nan", "none", "null")
 
 
 @dataclass(frozen=True, slots=True)
+class Period:
+    """From one moment up to another, which is no longer in it; epoch milliseconds."""
+
+    from_ms: int
+    until_ms: int
+
+
+#: As far as event times go (`state.events.TIME_LIMIT_MS`).
+ALWAYS: Final = Period(-(1 << 53), 1 << 53)
+
+
+@dataclass(frozen=True, slots=True)
 class Labelled:
     """n payments in order of event time; every array and list has a row for each.
 
     features: float32[n, k]; labels: int8[n], 1 is fraud; times_ms: int64[n], epoch ms; amount_minor: int64[n], minor
-    units; countries and channels: "" where not known. refused: rows left out, by reason. source: where it came from,
-    for the lineage.
+    units; currency: uint16[n], its code, 0 where not known; countries and channels: "" where not known. outside: rows
+    that only filled windows. repeated: rows left out because their id stands in an earlier one. refused: rows that are
+    no transactions, by reason; first_refused: the number, from 0, of each reason's first row. source: where it came
+    from, for the lineage.
     """
 
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int8]
     times_ms: npt.NDArray[np.int64]
     amount_minor: npt.NDArray[np.int64]
+    currency: npt.NDArray[np.uint16]
     transaction_ids: list[str]
     user_ids: list[str]
     countries: list[str]
     channels: list[str]
+    outside: int = 0
+    repeated: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    first_refused: dict[str, int] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
 
 
@@ -63,64 +84,88 @@ def read_labelled(
     feature_set: FeatureSet,
     *,
     now_ms: int,
-    refused_path: Path,
+    refused_path: Path | None = None,
+    period: Period = ALWAYS,
+    allow_repeats: bool = False,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Labelled:
     """Read a file of transactions with a column `label`, and compute their features.
 
-    Rows that are no transactions go, with the reason, to `refused_path`. progress: called with the rows read so far.
-    Raises UsageError in one sentence: no such column, a label missing or neither 0 nor 1, an id that occurs twice.
+    Rows that are no transactions go, with the reason, to `refused_path`, if one is given. Only rows of the period need
+    a label. allow_repeats: leave out a row whose id stands in an earlier one, rather than refuse the file. progress:
+    called with the rows read so far. Raises UsageError in one sentence: no such column, a label missing or neither 0
+    nor 1, an id that occurs twice.
     """
-    refused_path.unlink(missing_ok=True)
-    rows = _Rows(path, label, mapping)
+    if refused_path:
+        refused_path.unlink(missing_ok=True)
+    rows = _Rows(path, label, mapping, period)
     decoder = Decoder(mapping, limits)
     for records in read_records(path, mapping, now_ms):
         decoded, refused = decoder.decode(0, records)
         rows.add(decoded)
-        refuse(refused_path, refused)
-        rows.refused.update(letter.error for letter in refused)
+        rows.refuse(refused)
+        if refused_path:
+            refuse(refused_path, refused)
         progress(len(rows.user_ids) + rows.refused.total())
-    if not rows.user_ids:
-        if not rows.refused:
-            raise UsageError(f"{path} holds no rows: give a file with labelled transactions.")
-        raise UsageError(none_is_a_transaction(path, rows.refused.total(), refused_path))
-    rows.check_ids()
+    rows.check_any(refused_path)
+    if not allow_repeats:
+        rows.check_ids()
     return rows.in_time_order(spec, feature_set)
 
 
 class _Rows:
     """Gathers the columns of a file, row by row."""
 
-    def __init__(self, path: Path, label: str, mapping: Mapping) -> None:
-        self._path, self._label = path, label
+    def __init__(self, path: Path, label: str, mapping: Mapping, period: Period) -> None:
+        self._path, self._label, self._period = path, label, period
         self._country, self._channel = (first_present(mapping, ours) for ours in ("country", "channel"))
-        self._seen: dict[str, None] = {}
         self._events: list[Events] = []
-        self._rows: list[int] = []
+        self._inside: list[npt.NDArray[np.bool_]] = []
+        self._labelled = False
         self.labels: list[int] = []
         self.transaction_ids: list[str] = []
         self.user_ids: list[str] = []
         self.countries: list[str] = []
         self.channels: list[str] = []
         self.refused: Counter[str] = Counter()
+        self.first_refused: dict[str, int] = {}
 
     def add(self, decoded: Decoded) -> None:
         """Take a chunk's transactions."""
         values = [orjson.loads(message.value() or b"{}") for message in decoded.messages]
-        if not self.labels and not any(self._label in value for value in values):
-            names = list(dict.fromkeys(name for value in values for name in value))
-            if values:
-                raise UsageError(
-                    f"{self._path} has no column {self._label} with labels: name yours with --label"
-                    f"{did_you_mean(self._label, names)}"
-                )
-        self.labels += map(self._read_label, values, decoded.messages, decoded.transaction_ids)
+        times = decoded.events.time_ms
+        inside = (times >= self._period.from_ms) & (times < self._period.until_ms)
+        self._check_column([value for value, kept in zip(values, inside.tolist(), strict=True) if kept])
+        self.labels += [
+            self._read_label(value, message, transaction_id) if kept else 0
+            for value, message, transaction_id, kept in zip(
+                values, decoded.messages, decoded.transaction_ids, inside.tolist(), strict=True
+            )
+        ]
         self.countries += map(self._country, values)
         self.channels += map(self._channel, values)
         self.transaction_ids += decoded.transaction_ids
         self.user_ids += decoded.user_ids
-        self._rows += decoded.events.offset.tolist()
+        self._inside.append(inside)
         self._events.append(decoded.events)
+
+    def refuse(self, letters: list[DeadLetter]) -> None:
+        """Count a chunk's rows that are no transactions."""
+        for letter in letters:
+            self.refused[letter.error] += 1
+            self.first_refused.setdefault(letter.error, letter.message.offset() or 0)
+
+    def _check_column(self, values: list[dict[str, Any]]) -> None:
+        """Raise UsageError where the first rows that need a label show no such column."""
+        if self._labelled or not values:
+            return
+        self._labelled = True
+        if not any(self._label in value for value in values):
+            names = list(dict.fromkeys(name for value in values for name in value))
+            raise UsageError(
+                f"{self._path} has no column {self._label} with labels: name yours with --label"
+                f"{did_you_mean(self._label, names)}"
+            )
 
     def _read_label(self, value: dict[str, Any], message: MessageLike, transaction_id: str) -> int:
         found = label_of(value.get(self._label))
@@ -133,13 +178,23 @@ class _Rows:
             )
         return found
 
+    def check_any(self, refused_path: Path | None) -> None:
+        """Raise UsageError where no row is left."""
+        if not self.user_ids and not self.refused:
+            raise UsageError(f"{self._path} holds no rows: give a file with labelled transactions.")
+        if not self.user_ids:
+            raise UsageError(none_is_a_transaction(self._path, self.refused, refused_path))
+        if not any(inside.any() for inside in self._inside):
+            raise UsageError(f"No row of {self._path} lies between the dates given: choose other ones.")
+
     def check_ids(self) -> None:
         """Raise UsageError where a transaction id occurs twice: its payment would be learned from twice."""
         repeats = len(self.transaction_ids) - len(set(self.transaction_ids))
         if not repeats:
             return
+        numbers = np.concatenate([part.offset for part in self._events]).tolist()
         seen: set[str] = set()
-        for row, transaction_id in zip(self._rows, self.transaction_ids, strict=True):
+        for row, transaction_id in zip(numbers, self.transaction_ids, strict=True):
             if transaction_id in seen:
                 raise UsageError(
                     f"{self._path} holds {repeats:,} {'row' if repeats == 1 else 'rows'} whose transaction id stands "
@@ -149,22 +204,29 @@ class _Rows:
             seen.add(transaction_id)
 
     def in_time_order(self, spec: StateSpec, feature_set: FeatureSet) -> Labelled:
-        """Return all rows with their features."""
-        events = _joined(self._events)
+        """Return the rows of the period with their features, each transaction once."""
+        events, inside = _joined(self._events), np.concatenate(self._inside)
         order = np.argsort(events.time_ms, kind="stable")
-        rows = order.tolist()
-        user_ids = _taken(self.user_ids, rows)
-        sorted_events = _picked(events, order)
+        events, inside, rows = _picked(events, order), inside[order], order.tolist()
+        users = [self.user_ids[row].encode() for row in rows]
+        features = compute(spec, feature_set, users, events)[0]
+        kept = inside & _first_of_each(_taken(self.transaction_ids, rows))
+        if not kept.all():
+            features, rows = features[kept], order[kept].tolist()
         return Labelled(
-            features=compute(spec, feature_set, list(map(str.encode, user_ids)), sorted_events)[0],
-            labels=np.array(self.labels, np.int8)[order],
-            times_ms=sorted_events.time_ms,
-            amount_minor=sorted_events.amount_minor,
+            features=features,
+            labels=np.array(self.labels, np.int8)[rows],
+            times_ms=events.time_ms[kept],
+            amount_minor=events.amount_minor[kept],
+            currency=events.currency[kept],
             transaction_ids=_taken(self.transaction_ids, rows),
-            user_ids=user_ids,
+            user_ids=_taken(self.user_ids, rows),
             countries=_taken(self.countries, rows),
             channels=_taken(self.channels, rows),
+            outside=int(np.count_nonzero(~inside)),
+            repeated=int(np.count_nonzero(inside & ~kept)),
             refused=self.refused,
+            first_refused=self.first_refused,
         )
 
 
@@ -202,6 +264,14 @@ def _picked(events: Events, order: npt.NDArray[np.int64]) -> Events:
         events.currency[order],
         events.fields[order],
     )
+
+
+def _first_of_each(transaction_ids: list[str]) -> npt.NDArray[np.bool_]:
+    """Return whether each row is the first with its id, bool[n]."""
+    first = dict(zip(reversed(transaction_ids), range(len(transaction_ids) - 1, -1, -1), strict=True))
+    found = np.zeros(len(transaction_ids), np.bool_)
+    found[list(first.values())] = True
+    return found
 
 
 def _taken(column: list[str], rows: list[int]) -> list[str]:

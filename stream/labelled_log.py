@@ -53,6 +53,7 @@ class Payment:
 
     user_id: str
     amount_minor: int
+    currency: int  # its code; 0: not known
     country: str
     channel: str
 
@@ -125,6 +126,7 @@ def join(
         labels=np.array([label is not None and label.is_fraud for label in given], np.int8),
         times_ms=times_ms,
         amount_minor=np.array([payment.amount_minor for payment in found], np.int64),
+        currency=np.array([payment.currency for payment in found], np.uint16),
         transaction_ids=[vector.transaction_id for vector in rows],
         user_ids=[payment.user_id for payment in found],
         countries=[payment.country for payment in found],
@@ -216,10 +218,10 @@ def _payments(chunks: Iterator[list[Message]], settings: Settings) -> dict[Place
             by_partition.setdefault(message.partition(), []).append(message)
         for partition, records in by_partition.items():
             decoded, _ = decoder.decode(partition, records)
-            amounts = decoded.events.amount_minor.tolist()
-            for message, user, amount in zip(decoded.messages, decoded.user_ids, amounts, strict=True):
+            money = zip(decoded.events.amount_minor.tolist(), decoded.events.currency.tolist(), strict=True)
+            for message, user, (amount, currency) in zip(decoded.messages, decoded.user_ids, money, strict=True):
                 value = orjson.loads(message.value() or b"{}")
-                found[partition, message.offset()] = Payment(user, amount, country(value), channel(value))
+                found[partition, message.offset()] = Payment(user, amount, currency, country(value), channel(value))
     return found
 
 
@@ -232,4 +234,5 @@ def _payment(
         return found
     label = labels.get(vector.transaction_id)
     amount = next((at for at, feature in enumerate(feature_set.features) if feature.aggregate == "value"), None)
-    return Payment(str(label.user_id) if label else "", 0 if amount is None else int(vector.features[amount]), "", "")
+    minor = 0 if amount is None else int(vector.features[amount])
+    return Payment(str(label.user_id) if label else "", minor, 0, "", "")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from state.events import AMOUNT_LIMIT_MINOR, currency_code
 from stream.currencies import EXPONENTS
 
-__all__ = ["BAD_AMOUNT", "DECIMAL_TEXT", "AmountReader"]
+__all__ = ["BAD_AMOUNT", "DECIMAL_TEXT", "AmountReader", "major_units"]
 
 #: Stands for a value that is no amount of its currency; outside every range that can be accepted.
 BAD_AMOUNT: Final = 1 << 62
@@ -107,3 +107,15 @@ class AmountReader:
         converted, rest = divmod(minor * numerator, denominator)
         converted += 2 * rest > denominator or (2 * rest == denominator and converted & 1)
         return converted if abs(converted) < AMOUNT_LIMIT_MINOR else BAD_AMOUNT
+
+
+def major_units(minor: NDArray[np.int64], codes: NDArray[np.uint16]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return amounts in major units, float64[n], of minor units and currency codes [n]; and the currencies they are in.
+
+    An amount of an unknown currency (code 0) stays in minor units.
+    """
+    names = {currency_code(currency): currency for currency in EXPONENTS}
+    met, place = np.unique(codes, return_inverse=True)
+    currencies = [names.get(int(code), "") for code in met]
+    scales = np.array([10.0 ** EXPONENTS.get(currency, 0) for currency in currencies])
+    return minor / scales[place], tuple(sorted(filter(None, currencies)))

@@ -17,10 +17,11 @@ from stream.judge import ConstantJudge, EnsembleJudge
 from stream.line import Judge
 from stream.observer import ScoredBy
 from stream.settings import Settings
-from stream.sources import DirectorySource, Pointer, PointerError, Source
+from stream.sources import DirectorySource, Pointer
 from stream.telemetry_record import reference_hash
+from stream.versions import current_bundle, current_pointer
 
-__all__ = ["First", "Scoring", "bundle_directory", "first_model", "load_scoring", "open_model", "prove"]
+__all__ = ["First", "Scoring", "first_model", "load_scoring", "open_model", "prove"]
 
 
 @dataclass(frozen=True)
@@ -59,19 +60,11 @@ def load_scoring(settings: Settings) -> Scoring:
     if settings.model.engine == "constant":
         constant = ConstantJudge(settings.model.constant_score)
         return Scoring(chosen_feature_set(settings), constant, "constant", "constant")
-    bundle, feature_set = _opened(settings, bundle_directory(settings))
+    bundle, feature_set = _opened(settings, current_bundle(settings))
     forests = read_forests(bundle)
     engine = load_engine(bundle, settings.model.engine, forests)
     judge = EnsembleJudge(engine, bundle.thresholds, Explainer(bundle, forests))
     return Scoring(feature_set, judge, bundle.version, engine.name, bundle)
-
-
-def bundle_directory(settings: Settings) -> Path:
-    """Return where the bundle lies that a worker would take now. Raises SourceError where none is named."""
-    if not settings.model.follow:
-        return Path(settings.model.bundle)
-    source = DirectorySource(Path(settings.model.follow))
-    return source.open(_named(source, settings.model.follow))
 
 
 def first_model(settings: Settings) -> First:
@@ -115,17 +108,8 @@ def prove(settings: Settings, directory: Path) -> Scoring:
 
 def _begin(settings: Settings, directory: str) -> First:
     source = DirectorySource(Path(directory))
-    pointer = _named(source, directory)
+    pointer = current_pointer(source, directory)
     return First(prove(settings, source.open(pointer)), pointer)
-
-
-def _named(source: Source, directory: str) -> Pointer:
-    pointer = source.current()
-    if pointer is None:
-        raise PointerError(
-            f"No version was promoted in {directory} yet: promote one with `fraudstream models promote`."
-        )
-    return pointer
 
 
 def open_model(directory: Path) -> tuple[Bundle, FeatureSet]:

@@ -1,22 +1,70 @@
-"""A model named on the command line: a bundle's directory, or a version under the registry's directory."""
+"""Which directory holds a model: the one somebody names, the one that decided, the one that workers take now.
+
+A version's bundle lies under the version's name in the registry's directory, or in the copy of it that workers follow.
+"""
 
 from pathlib import Path
 
 from models.manifest import MANIFEST, VERSION
-from stream.errors import UsageError
+from stream.errors import FraudstreamError, UsageError
 from stream.nearest import did_you_mean
+from stream.settings import Settings
+from stream.sources import DirectorySource, Pointer, PointerError, Source
 
-__all__ = ["bundle_directory"]
+__all__ = ["current_bundle", "current_pointer", "named_bundle", "version_places"]
 
 
-def bundle_directory(name: str, directory: Path) -> Path:
-    """Return the bundle's directory; a path that exists comes before a version. Raises UsageError."""
+def named_bundle(name: str, settings: Settings) -> Path:
+    """Return the directory of a model named on the command line: a bundle's own, or that of a version.
+
+    A path that exists comes before a version. Raises UsageError.
+    """
     given = Path(name)
     if given.is_dir():
         return given
-    if VERSION.fullmatch(name) and (directory / name / MANIFEST).is_file():
-        return directory / name
-    known = sorted(path.parent.name for path in directory.glob(f"*/{MANIFEST}"))
+    homes = _homes(settings)
+    if VERSION.fullmatch(name):
+        for home in homes:
+            if (home / name / MANIFEST).is_file():
+                return home / name
+    known = sorted({path.parent.name for home in homes for path in home.glob(f"*/{MANIFEST}")})
     raise UsageError(
-        f"There is no model {name}, neither as a directory nor as a version in {directory}{did_you_mean(name, known)}"
+        f"There is no model {name}, neither as a directory nor as a version in {' or '.join(map(str, homes))}"
+        f"{did_you_mean(name, known)}"
     )
+
+
+def version_places(version: str, settings: Settings) -> list[Path]:
+    """Return where the bundle of a version that decided may lie; the last is what workers load without a registry.
+
+    Raises FraudstreamError for what cannot be a version: it comes from a topic, and is not to name any other directory.
+    """
+    if not VERSION.fullmatch(version):
+        raise FraudstreamError(
+            f"The decision names the model {version!r}, which is no version: a worker did not write it."
+        )
+    return [*(home / version for home in _homes(settings)), Path(settings.model.bundle)]
+
+
+def current_bundle(settings: Settings) -> Path:
+    """Return the directory that a worker would load now. Raises SourceError where none is named."""
+    if not settings.model.follow:
+        return Path(settings.model.bundle)
+    source = DirectorySource(Path(settings.model.follow))
+    return source.open(current_pointer(source, settings.model.follow))
+
+
+def current_pointer(source: Source, directory: str) -> Pointer:
+    """Return what a source names; directory is its name in the error. Raises SourceError, also where it names none."""
+    pointer = source.current()
+    if pointer is None:
+        raise PointerError(
+            f"No version was promoted in {directory} yet: promote one with `fraudstream models promote`."
+        )
+    return pointer
+
+
+def _homes(settings: Settings) -> list[Path]:
+    """Return the directories that hold versions."""
+    named = [settings.registry.directory, settings.model.follow]
+    return list(dict.fromkeys(Path(directory) for directory in named if directory))

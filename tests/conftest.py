@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 from kafka_server import KafkaMissingError, KafkaServer
 from kafka_topics import Record, Row, Topics
 from model_bundle import model_bundle  # noqa: F401 - a fixture: a small real model, trained once a session
 from redis_server import RedisMissingError, RedisServer
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from stream.verbs.invocation import Invocation, example, passed
 if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.evaluation import Plan
-    from stream.evaluated import Period
+    from stream.labelled import Period
 
 
 @click.command(
@@ -122,7 +122,7 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
     from stream.files import count_rows
     from stream.progress import counting
     from stream.report_files import ReportFiles
-    from stream.versions import bundle_directory
+    from stream.versions import named_bundle
 
     files = ReportFiles(options["output"], options["json_file"], data)
     bands, period = _bands(options["amount_bands"]), _period(options["first_day"], options["last_day"])
@@ -140,7 +140,7 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
 
     found = evaluate_file(
         settings,
-        bundle_directory(model, Path(settings.registry.directory)),
+        named_bundle(model, settings),
         data,
         options["label"],
         plan,
@@ -192,7 +192,7 @@ def _compare(invocation: Invocation, data: Path, options: dict[str, Any]) -> Non
 
 
 def _period(first_day: datetime | None, last_day: datetime | None) -> "Period":
-    from stream.evaluated import ALWAYS, Period
+    from stream.labelled import ALWAYS, Period
 
     begins = ALWAYS.from_ms if first_day is None else _ms(first_day)
     ends = ALWAYS.until_ms if last_day is None else _ms(last_day + timedelta(days=1))

@@ -4,7 +4,6 @@
 # ruff: noqa: PLC0415
 
 from contextlib import ExitStack
-from pathlib import Path
 
 import click
 
@@ -25,10 +24,8 @@ from stream.verbs.invocation import Invocation, example, passed
 @click.option("--since", metavar="TIME", help="Skip what was decided before, such as 2026-01-05T00:00:00Z.")
 @click.option(
     "--model",
-    "directory",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Bundle of the version that decided.  [default: found by its version]",
+    metavar="MODEL",
+    help="Bundle's directory of the version that decided.  [default: found by its version]",
 )
 @click.option("--json", "plain", is_flag=True, help="Print JSON instead of a table.")
 @passed
@@ -39,7 +36,7 @@ def explain(
     offset: int | None,
     user: str | None,
     since: str | None,
-    directory: Path | None,
+    model: str | None,
     plain: bool,
 ) -> None:
     """Explain the decision on a transaction, however old, by the model that made it.
@@ -51,17 +48,19 @@ def explain(
 
     from stream.decision_search import Wanted
     from stream.errors import UsageError
-    from stream.explain import bundle_places, find_bundle, search
     from stream.explain import explain as explain_found
+    from stream.explain import find_bundle, search
     from stream.explain_table import as_json, as_lines
     from stream.progress import Tell, counting
     from stream.times import BAD_TIME, TimeReader
+    from stream.versions import named_bundle, version_places
 
     since_ms = None if since is None else TimeReader().one(since)
     if since_ms == BAD_TIME:
         raise UsageError(f"--since takes a time such as 2026-01-05T00:00:00Z, not {since}.")
     wanted = Wanted(transaction_id, partition, offset, user, since_ms)
     settings = invocation.real_broker("explain")
+    directory = named_bundle(model, settings) if model else None
     with ExitStack() as bars:
         shown: dict[str, Tell] = {}
 
@@ -73,7 +72,7 @@ def explain(
 
         every, row = search(settings, wanted, tell)
     version = every[0].decided.model
-    bundle = find_bundle(version, directory, bundle_places(settings, version))
+    bundle = find_bundle(version, directory, version_places(version, settings))
     explanation = explain_found(every, row, bundle)
     if plain:
         click.echo(orjson.dumps(as_json(explanation), option=orjson.OPT_INDENT_2))

@@ -14,7 +14,7 @@ from stream.verbs.invocation import Invocation, count, example, passed
 @click.command(epilog=example("fraudstream score payments.csv --model var/models/first -o scores.parquet"))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "--model", metavar="BUNDLE", help="A bundle's directory, or a version in var/models.  [default: model.bundle]"
+    "--model", metavar="MODEL", help="A bundle's directory, or a version.  [default: the one that workers take now]"
 )
 @click.option(
     "-o",
@@ -39,12 +39,10 @@ def score(invocation: Invocation, file: Path, model: str | None, output: Path, e
     from stream.progress import counting
     from stream.score import score_file
     from stream.scoring import open_model
-    from stream.versions import bundle_directory
+    from stream.versions import current_bundle, named_bundle
 
     settings = invocation.settings({"model.engine": engine})
-    bundle, feature_set = open_model(
-        bundle_directory(model or settings.model.bundle, Path(settings.registry.directory))
-    )
+    bundle, feature_set = open_model(named_bundle(model, settings) if model else current_bundle(settings))
     loaded = load_engine(bundle, settings.model.engine)
     spec = settings.state_spec()
     spec.check(feature_set)

@@ -16,8 +16,9 @@ from state.features import StateSpec, default_feature_set
 from stream.backfill import backfill
 from stream.cli import fraudstream
 from stream.errors import UsageError
-from stream.evaluated import Period, read_labelled
+from stream.labelled import Period, read_labelled
 from stream.mapping import Limits, Mapping
+from stream.money import major_units
 from stream.report_files import ReportFiles
 from stream.simulate import Simulation, simulate
 from stream.simulation_file import write_simulation
@@ -41,7 +42,7 @@ def history(tmp_path_factory):
 def read(path, label="is_fraud", mapping=None):
     mapping = mapping or Mapping()
     spec = StateSpec(decoding=mapping.decoding)
-    return read_labelled(path, label, mapping, Limits(), spec, FEATURES, now_ms=NOW_MS)
+    return read_labelled(path, label, mapping, Limits(), spec, FEATURES, now_ms=NOW_MS, allow_repeats=True)
 
 
 def lines(path, rows):
@@ -80,30 +81,41 @@ def test_columns_of_segments_come_by_the_mapping(tmp_path):
     mapping = Mapping(fields={"country": ("land", "state"), "channel": ("kanal",)}, defaults={"channel": "pos"})
     rows = [payment(0, land="DE"), payment(1, state="FR", kanal="web"), payment(2, land="", state=49), payment(3)]
     found = read(lines(tmp_path / "rows.jsonl", rows), mapping=mapping)
-    assert found.dimensions == {"country": ["DE", "FR", "49", ""], "channel": ["pos", "web", "pos", "pos"]}
+    assert (found.countries, found.channels) == (["DE", "FR", "49", ""], ["pos", "web", "pos", "pos"])
 
 
 def test_amounts_are_in_major_units_of_their_own_currency(tmp_path):
     rows = [payment(0, amount=12.34), payment(1, amount=500, currency="JPY"), payment(2, amount=1.5, currency="KWD")]
     found = read(lines(tmp_path / "rows.jsonl", rows))
-    assert found.amounts.tolist() == [12.34, 500.0, 1.5]
-    assert found.currencies == ("EUR", "JPY", "KWD")
+    amounts, currencies = major_units(found.amount_minor, found.currency)
+    assert amounts.tolist() == [12.34, 500.0, 1.5]
+    assert currencies == ("EUR", "JPY", "KWD")
 
 
 def test_with_a_base_currency_all_amounts_are_in_it(tmp_path):
     rows = [payment(0, amount=12.34), payment(1, amount=500, currency="JPY")]
     mapping = Mapping(base_currency="EUR", rates={"JPY": Fraction("0.0061")})
     found = read(lines(tmp_path / "rows.jsonl", rows), mapping=mapping)
-    assert found.amounts.tolist() == [12.34, 3.05]
-    assert found.currencies == ("EUR",)
+    amounts, currencies = major_units(found.amount_minor, found.currency)
+    assert amounts.tolist() == [12.34, 3.05]
+    assert currencies == ("EUR",)
 
 
 def test_a_repeated_transaction_counts_once_and_refused_rows_are_counted_by_reason(tmp_path):
     rows = [payment(0), payment(1), payment(1), payment(2, amount=-1), payment(3, is_fraud=True), payment(4, amount=-2)]
     found = read(lines(tmp_path / "rows.jsonl", rows))
-    assert (found.labels.tolist(), found.duplicates) == ([0, 1, 1], 1)
+    assert (found.labels.tolist(), found.repeated) == ([0, 1, 1], 1)
     assert found.refused == {"out_of_range": 2}
     assert found.first_refused == {"out_of_range": 3}
+
+
+def test_rows_in_any_order_of_time_are_judged_as_the_stream_would_have_met_them(tmp_path):
+    day_ms = 86_400_000
+    rows = [payment(at, user_id="u", event_time=1_700_000_000_000 + at * day_ms) for at in range(40)]
+    path = lines(tmp_path / "rows.jsonl", rows[::-1])
+    found = read(path)
+    assert found.features.tobytes() == read(lines(tmp_path / "sorted.jsonl", rows)).features.tobytes()
+    assert found.labels.tolist() == [row["is_fraud"] for row in rows]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -125,9 +137,12 @@ def test_labels_may_be_written_in_any_of_the_usual_ways(tmp_path, kind, values):
     [
         ([], "holds no rows"),
         ([payment(0, is_fruad=1, is_fraud=0)], "has no column is_fruad"),
-        ([payment(0), payment(1, is_fraud=None)], "Row 2 of .* has no label in column is_fraud"),
-        ([payment(0), payment(1, is_fraud=2)], "Row 2 of .* has the label 2 in column is_fraud"),
-        ([payment(0), payment(1, is_fraud=[1])], r"has the label \[1\]"),
+        (
+            [payment(0), payment(1, is_fraud=None)],
+            r"row 1, counted from 0 \(transaction t1\), has no label",
+        ),
+        ([payment(0), payment(1, is_fraud=2)], "says 2, which is neither 0 nor 1, in the column is_fraud"),
+        ([payment(0), payment(1, is_fraud=[1])], r"says \[1\], which is neither"),
         ([payment(0, amount=-1)], r"No row of .* is a transaction \(1 out_of_range\): name your columns"),
     ],
 )
@@ -157,7 +172,7 @@ def test_days_outside_the_period_fill_windows_and_need_no_label(tmp_path):
     found = judged(1, 4)
     assert found.outside == 2
     assert found.features[:, FEATURES.names.index("count_30d")].tolist() == [2.0, 3.0, 4.0]
-    with pytest.raises(UsageError, match=r"Row 5 of .* has no label"):
+    with pytest.raises(UsageError, match=r"row 4, counted from 0 \(transaction t4\), has no label"):
         judged(1, 5)
     with pytest.raises(UsageError, match="lies between the dates given"):
         judged(7, 9)
@@ -189,11 +204,12 @@ def test_the_figures_are_those_of_the_bundle_on_the_files_own_features(reported,
     assert ensemble["average_precision"]["value"] == pytest.approx(average_precision(scores, rows.labels), abs=1e-3)
     review = found["thresholds"]["review"]
     held = scores >= np.float32(bundle.thresholds.review)
+    amounts, _ = major_units(rows.amount_minor, rows.currency)
     assert review["rate"]["value"] == pytest.approx(held.mean(), abs=1e-3)
-    assert found["cost"]["without_model"]["value"] == pytest.approx(rows.amounts[rows.labels == 1].sum())
+    assert found["cost"]["without_model"]["value"] == pytest.approx(amounts[rows.labels == 1].sum())
     assert found["about"]["model"] == bundle.version
     assert found["sample"]["events"] == 8_000
-    assert {segment["name"] for segment in found["segments"]["channel"]} == set(rows.dimensions["channel"])
+    assert {segment["name"] for segment in found["segments"]["channel"]} == set(rows.channels)
     bands = [segment["name"] for segment in found["segments"]["amount"]]
     assert bands == ["under 10", "10 to 50", "50 to 100", "100 to 500", "500 and more"]
 
@@ -258,6 +274,20 @@ def test_bands_that_do_not_rise_are_refused(command, text):
     done = command("evaluate", "there", "there.csv", "--amount-bands", text)
     assert done.returncode == 2
     assert sentence(done).startswith("--amount-bands takes rising amounts above 0")
+
+
+def test_days_that_the_model_learned_from_are_named_with_the_day_to_begin_at(command):
+    simulation = Simulation(events=3_000, users=60, days=40, fraud_rate=0.05, seed=5)
+    write_simulation(simulate(simulation), command.folder / "h.parquet")
+    done = command("train", "h.parquet", "-o", "b", "--folds", 2, "--trials", 0, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    known = open_bundle(command.folder / "b").parameters["training_events"]
+    wanted = ("evaluate", "b", "h.parquet", "--resamples", 2, "--json", "r.json")
+    assert command(*wanted).returncode == 0
+    said = json.loads((command.folder / "r.json").read_text())["about"]["rows the model may know"]
+    assert said == f"{known:,}, which flatter it: judge from 2024-01-27 on (--from)"
+    assert command(*wanted, "--from", "2024-01-27").returncode == 0
+    assert "rows the model may know" not in json.loads((command.folder / "r.json").read_text())["about"]
 
 
 def test_a_model_whose_fields_the_state_does_not_keep_is_refused(command, model_bundle, history):

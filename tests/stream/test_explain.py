@@ -29,12 +29,13 @@ from models.reasons import Explainer
 from stream.cli import fraudstream
 from stream.decision_search import Decided, FoundDecision, Wanted
 from stream.errors import FraudstreamError, UsageError
-from stream.explain import bundle_places, explain, find_bundle, search
+from stream.explain import explain, find_bundle, search
 from stream.explain_table import as_json, as_lines
 from stream.feature_log import FeatureLog
 from stream.feature_search import FeatureRow, find_features
 from stream.murmur2 import partition_of
 from stream.settings import load_settings
+from stream.versions import version_places
 from traffic import traffic
 
 VERSIONS = ("v1", "v2", "v3", "v4")
@@ -191,7 +192,7 @@ def test_a_version_that_is_not_at_hand_is_one_sentence_that_says_where_it_goes(r
 @pytest.mark.parametrize("version", ["../v1", "/etc", "", "a/b", "x" * 65])
 def test_a_decision_cannot_name_a_directory_elsewhere(version):
     with pytest.raises(FraudstreamError, match="which is no version"):
-        bundle_places(load_settings(None, {}), version)
+        version_places(version, load_settings(None, {}))
 
 
 # --- where it is looked for ------------------------------------------------------------------------------------------

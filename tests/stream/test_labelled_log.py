@@ -16,6 +16,7 @@ from kafka_topics import Row
 from line_output import create_line
 from models.bundle import open_bundle
 from models.holdout import read_holdout
+from state.events import currency_code
 from state.features import StateSpec, default_feature_set
 from stream.backfill import backfill
 from stream.errors import UsageError
@@ -62,7 +63,7 @@ def test_the_join_equals_a_naive_one(payments, labelled, delay):
 
 
 def test_a_payment_the_input_topic_no_longer_has_keeps_its_amount_and_its_labels_user():
-    payments = {(0, 1): Payment("u1", 4_200, "DE", "pos")}
+    payments = {(0, 1): Payment("u1", 4_200, currency_code("EUR"), "DE", "pos")}
     labels = {"t2": Label("t2", True, 5, user_id=7)}
     rows = join(
         [vector(1, 10), vector(2, 20), vector(3, 30), vector(4, 90)],

@@ -12,6 +12,7 @@ from command import Command, sentence
 from models.bundle import open_bundle
 from models.ensemble import load_engine
 from models.reasons import Explainer
+from small_models import promote
 from state.features import StateSpec
 from state.windows import Windows
 from stream.codec import DecisionEncoder, Decoder
@@ -25,9 +26,10 @@ from stream.observer import ScoredBy
 from stream.partition import Partition, Phase
 from stream.score import score_file
 from stream.scoring import open_model
+from stream.settings import load_settings
 from stream.simulate import Simulation, simulate
 from stream.simulation_file import write_simulation
-from stream.versions import bundle_directory
+from stream.versions import named_bundle
 
 SPEC = StateSpec(decoding=Mapping().decoding)
 NOW_MS = 1_800_000_000_000
@@ -125,14 +127,31 @@ def test_a_model_may_be_named_by_its_version(tmp_path, model_bundle):
     registry = tmp_path / "models"
     registry.mkdir()
     (registry / "3").symlink_to(model_bundle)
-    assert bundle_directory("3", registry) == registry / "3"
-    assert bundle_directory(str(model_bundle), registry) == model_bundle
+    settings = load_settings(None, {}, {"registry.directory": str(registry)})
+    assert named_bundle("3", settings) == registry / "3"
+    assert named_bundle(str(model_bundle), settings) == model_bundle
     for name in ("../models/4", "champion4"):
         with pytest.raises(UsageError, match="There is no model"):
-            bundle_directory(name, registry)
+            named_bundle(name, settings)
     (registry / "first").symlink_to(model_bundle)
     with pytest.raises(UsageError, match=r"did you mean first\?"):
-        bundle_directory("frist", registry)
+        named_bundle("frist", settings)
+
+
+def test_a_version_is_found_in_the_directory_that_workers_follow_too(tmp_path, model_bundle):
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "mounted" / "3").symlink_to(model_bundle)
+    keys = {"registry.directory": str(tmp_path / "none"), "model.follow": str(tmp_path / "mounted")}
+    assert named_bundle("3", load_settings(None, {}, keys)) == tmp_path / "mounted" / "3"
+
+
+def test_without_a_model_named_the_one_that_workers_take_scores(tmp_path, payments, model_bundle):
+    pointer = promote(tmp_path / "registry", open_bundle(model_bundle))
+    command = Command(tmp_path)
+    command.settings('[model]\nfollow = "registry"\n')
+    done = command("score", payments, "-o", "s.parquet")
+    assert done.returncode == 0, done.stderr
+    assert f"scored by {pointer.version} on the engine" in done.stdout
 
 
 def test_a_version_is_looked_for_where_the_settings_keep_the_registry(tmp_path, payments, model_bundle):

@@ -10,6 +10,9 @@
 Whatever was committed has thus been said, and what comes twice after a crash is said once, because an alert's id
 follows from the log. A rebalance that leaves the topics here changes nothing; one that takes them away ends the
 process.
+
+Whatever may wait for a broker does so in a daemon thread, or in Faust's own: a stop waits for them LEAVE_SHARE of
+worker.shutdown_timeout_ms, and then leaves them behind. Nothing that is only in memory is worth more.
 """
 
 import asyncio
@@ -17,7 +20,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from confluent_kafka.admin import AdminClient
 
@@ -37,9 +42,16 @@ from stream.topics import describe_topics
 __all__ = ["Monitor"]
 
 TURN_SECS: Final = 1.0
-JOINER_SECS: Final = 20.0
+LEAVE_SHARE: Final = 0.5
+#: Records between two looks at how far reading back is.
+STRIDE: Final = 1_000
 #: Figures of a million labels take a second: they are shown that much less often.
 REFRESH_SHARE: Final = 50.0
+
+T = TypeVar("T")
+
+#: Loops that could not be closed, kept until the process ends.
+_left_behind: list[object] = []
 
 
 class Monitor:
@@ -73,6 +85,8 @@ class Monitor:
         self._unproven: set[str] = set()  # topics whose first record after an assignment has not come yet
         self._read_at = self._refresh_at = 0.0
         self._stopping = threading.Event()
+        self._active = False
+        self._all_ended = True
         self._end: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._joiner: threading.Thread | None = None
@@ -81,30 +95,80 @@ class Monitor:
         """Leave in good order; for another thread."""
         self._stopping.set()
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._finish)
+            with suppress(RuntimeError):  # it has ended meanwhile
+                self._loop.call_soon_threadsafe(self._finish)
 
     def run(self) -> None:
         """Watch until stopped; raises FraudstreamError for what ends it."""
-        asyncio.run(self._run())
+        runner = asyncio.Runner()
+        try:
+            runner.run(self._run())
+        finally:
+            if self._all_ended:
+                runner.close()
+            else:
+                _left_behind.append(runner)  # closing it would wait for what does not answer
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.create_future()
         self._ready, self._saying = asyncio.Event(), asyncio.Lock()
-        # Step 1
-        await asyncio.to_thread(self._look_around)
-        with tempfile.TemporaryDirectory(prefix="fraudstream-monitor-") as scratch:
-            # Step 2
+        if self._stopping.is_set():
+            return
+        with tempfile.TemporaryDirectory(prefix="fraudstream-monitor-", ignore_cleanup_errors=True) as scratch:
             app = make_app(self._settings, scratch, self._now_ms(), self._handle, self._following.get, self._bootstrap)
             app.on_partitions_assigned.connect(self._assigned)
+            work = asyncio.ensure_future(self._work(app))
             try:
-                await app.start()
-                await self._turns(app)
+                await asyncio.wait({self._end, work}, return_when="FIRST_COMPLETED")
+                (self._end if self._end.done() else work).result()
             finally:
-                self._stopping.set()
-                await asyncio.to_thread(self._stop_joiner)
-                await app.stop()
+                failed = await self._leave(app, work)
                 self._observer.left()
+            if failed:
+                raise FraudstreamError(f"{failed}; nothing is lost, the next start reads it again.")
+
+    async def _work(self, app: Any) -> None:
+        # Step 1
+        await self._aside(self._look_around)
+        # Step 2
+        await app.start()
+        await self._turns(app)
+
+    async def _leave(self, app: Any, work: asyncio.Future[None]) -> str:
+        """End everything that is under way; return what could not be ended in time, "" where nothing is left."""
+        self._stopping.set()
+        work.cancel()
+        stops = {
+            asyncio.ensure_future(app.stop()): "Faust could not leave its group",
+            asyncio.ensure_future(self._aside(self._stop_joiner)): "the joiner could not end its batch",
+        }
+        deadline_secs = LEAVE_SHARE * self._settings.worker.shutdown_timeout_ms / 1000
+        ended, waited_for = await asyncio.wait({*stops, work}, timeout=deadline_secs)
+        self._all_ended = not waited_for
+        failed = [what for one, what in stops.items() if one not in ended or one.exception() is not None]
+        return f"Asked to stop, but {' and '.join(failed)}: the broker does not answer" if failed else ""
+
+    async def _aside(self, function: Callable[[], T]) -> T:
+        """Run what may wait for the broker; unlike asyncio's threads, the process does not wait for this one."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(value: Any, error: BaseException | None) -> None:
+            if not future.done():
+                future.set_exception(error) if error is not None else future.set_result(value)
+
+        def run() -> None:
+            value, error = None, None
+            try:
+                value = function()
+            except BaseException as caught:  # noqa: BLE001 (raised where it is awaited)
+                error = caught
+            with suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(settle, value, error)
+
+        threading.Thread(target=run, name="aside", daemon=True).start()
+        return await future
 
     async def _turns(self, app: Any) -> None:
         assert self._end is not None
@@ -146,22 +210,25 @@ class Monitor:
     async def _assigned(self, _: Any, assigned: Iterable[Any], **__: Any) -> None:
         held = {place.topic for place in assigned}
         if not held:
-            if self._state is not None:
+            if self._active:
                 self._fail(FraudstreamError("Another monitor of the same monitor.group took over, so this one ends."))
             else:
                 self._observer.standby()
             return
         self._unproven = set(self._memory_ms)
-        if self._state is None and self._joiner is None:
+        if not self._active:
+            self._active = True
             self._observer.reading_back()
             self._activation = asyncio.ensure_future(self._activate())
 
     async def _activate(self) -> None:
         try:
             # Steps 3 and 4
-            state = await asyncio.to_thread(self._read_back)
+            state = await self._aside(self._read_back)
         except BaseException as error:  # noqa: BLE001 (it ends the process, in _turns)
             self._fail(error)
+            return
+        if self._stopping.is_set():
             return
         # Step 5
         self._joiner = threading.Thread(target=self._join, name="joiner", daemon=True)
@@ -183,6 +250,8 @@ class Monitor:
                 await self._fill(topic, following, offset)
             self._unproven.discard(topic)
             await self._take(topic, offset, timestamp_ms, value)
+        except asyncio.CancelledError:
+            raise  # Faust ends its agents
         except BaseException as error:  # noqa: BLE001 (as above)
             self._fail(error)
             await asyncio.Event().wait()
@@ -192,7 +261,7 @@ class Monitor:
             with LogReader(self._settings, self._bootstrap) as reader:
                 return [(r.offset(), r.timestamp()[1], r.value()) for r in reader.read(topic, begin, end)]
 
-        for offset, timestamp_ms, value in await asyncio.to_thread(read):
+        for offset, timestamp_ms, value in await self._aside(read):
             await self._take(topic, offset, timestamp_ms, value)
 
     async def _take(self, topic: str, offset: int, timestamp_ms: int, value: bytes | None) -> None:
@@ -209,7 +278,7 @@ class Monitor:
         if not alerts:
             return
         async with self._saying:
-            for alert in await asyncio.to_thread(self._alerts.publish, alerts):
+            for alert in await self._aside(partial(self._alerts.publish, alerts)):
                 self._observer.raised(alert)
 
     def _look_around(self) -> None:
@@ -251,12 +320,15 @@ class Monitor:
                 committed = reader.committed(topic)
                 end = low if committed is None else min(max(low, committed), high)
                 last_ms = reader.last_time_ms(topic, end)
-                begin = end if last_ms is None else max(low, min(end, reader.offset_at(topic, last_ms - memory_ms)))
+                cut_ms = 0 if last_ms is None else last_ms - memory_ms
+                begin = end if last_ms is None else max(low, min(end, reader.offset_at(topic, cut_ms)))
                 if topic == self._settings.topics.telemetry:
-                    state.begins_with(whole_log=begin == 0)
-                for record in reader.read(topic, begin, end):
-                    if self._stopping.is_set():
-                        break
+                    state.begins_with(whole_log=begin == 0, cut_ms=cut_ms if begin > low else None)
+                for number, record in enumerate(reader.read(topic, begin, end)):
+                    if number % STRIDE == 0:
+                        if self._stopping.is_set():
+                            return state
+                        self._observer.read_back(topic, record.offset() - begin, end - begin)
                     take[topic](record.value(), record.timestamp()[1])
                 self._following[topic] = end
         state.go_live()
@@ -276,7 +348,7 @@ class Monitor:
 
     def _stop_joiner(self) -> None:
         if self._joiner is not None:
-            self._joiner.join(JOINER_SECS)
+            self._joiner.join()
 
     def _fail(self, error: BaseException) -> None:
         if self._end is not None and not self._end.done():

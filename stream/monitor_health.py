@@ -19,6 +19,8 @@ __all__ = ["MonitorHealth", "MonitorLog", "Repeats"]
 STUCK_SECS: Final = 120.0
 #: One line for the same thing in so many seconds.
 REPEAT_SECS: Final = 60.0
+PROGRESS_SECS: Final = 10.0
+READS_BACK: Final = "telemetry and labels are read back"
 
 log = logging.getLogger("fraudstream.monitor")
 
@@ -29,22 +31,25 @@ class MonitorHealth(MonitorObserver):
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, stuck_secs: float = STUCK_SECS) -> None:
         self._clock, self._stuck_secs = clock, stuck_secs
         self._turned_at = clock()
-        self._reason: str | None = "it has not joined its group yet"
+        self._unready: dict[str, Any] | None = {"reason": "it has not joined its group yet"}
 
     def turned(self) -> None:
         self._turned_at = self._clock()
 
     def standby(self) -> None:
-        self._reason = "another monitor of the group is active, and this one waits"
+        self._unready = {"reason": "another monitor of the group is active, and this one waits"}
 
     def reading_back(self) -> None:
-        self._reason = "telemetry and labels are read back"
+        self._unready = {"reason": READS_BACK}
+
+    def read_back(self, topic: str, done: int, total: int) -> None:
+        self._unready = {"reason": READS_BACK, "topic": topic, "records": done, "of": total}
 
     def caught_up(self, watch: WatchSnapshot | None) -> None:  # noqa: ARG002
-        self._reason = None
+        self._unready = None
 
     def left(self) -> None:
-        self._reason = "the monitor has left its group"
+        self._unready = {"reason": "the monitor has left its group"}
 
     def unhealthy(self) -> dict[str, Any] | None:
         """Return why the process should be restarted, None while it should not."""
@@ -55,7 +60,7 @@ class MonitorHealth(MonitorObserver):
 
     def unready(self) -> dict[str, Any] | None:
         """Return why nothing is judged now, None where it is."""
-        return None if self._reason is None else {"reason": self._reason}
+        return self._unready
 
     @property
     def about(self) -> dict[str, str]:
@@ -68,6 +73,7 @@ class MonitorLog(MonitorObserver):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._progress_at = 0.0
         self._lock = threading.Lock()
         self._told_at: dict[tuple[str, str], float] = {}
         self._untold: dict[tuple[str, str], int] = {}
@@ -76,7 +82,14 @@ class MonitorLog(MonitorObserver):
         _tell("standby", "another monitor of the group is active, and this one waits", logging.WARNING)
 
     def reading_back(self) -> None:
-        _tell("reading_back", "telemetry and labels are read back")
+        self._progress_at = self._clock() + PROGRESS_SECS
+        _tell("reading_back", READS_BACK)
+
+    def read_back(self, topic: str, done: int, total: int) -> None:
+        """Say so every ten seconds."""
+        if self._clock() >= self._progress_at:
+            self._progress_at = self._clock() + PROGRESS_SECS
+            _tell("read_back", "reading back goes on", topic=topic, records=done, of=total)
 
     def caught_up(self, watch: WatchSnapshot | None) -> None:
         records = 0 if watch is None else watch.totals.records

@@ -20,6 +20,9 @@ class MonitorObserver(JoinerObserver):
     def reading_back(self) -> None:
         """The topics are held; what was committed is read again."""
 
+    def read_back(self, topic: str, done: int, total: int) -> None:
+        """So many of the topic's offsets are read back; from a thread of its own."""
+
     def caught_up(self, watch: WatchSnapshot | None) -> None:
         """Reading back is over; from now on everything is judged. watch: what was known then."""
 

@@ -40,7 +40,7 @@ WORDS: Final = {
 
 def telemetry_memory_ms(settings: Settings) -> int:
     """Return how far before the committed offset telemetry is read back."""
-    return max(int(settings.monitor.read_back), memory_ms(settings.drift, settings.monitor))
+    return int(settings.monitor.read_back)
 
 
 def quality_memory_ms(settings: Settings) -> int:
@@ -62,6 +62,7 @@ class MonitorState:
         self._said, self._set_aside = list(said), set_aside
         self._watch: Watch | None = None
         self._whole_log = False
+        self._cut_ms: int | None = None
         self.frauds = self.honest = 0
         self.records: Counter[str] = Counter()
         quality = settings.quality
@@ -75,9 +76,13 @@ class MonitorState:
             holdout=references.metrics,
         )
 
-    def begins_with(self, *, whole_log: bool) -> None:
-        """Say, before the first record of telemetry, whether it is the first there ever was."""
-        self._whole_log = whole_log
+    def begins_with(self, *, whole_log: bool, cut_ms: int | None = None) -> None:
+        """Say, before the first record of telemetry, where the log was cut off.
+
+        whole_log: not at all. cut_ms: everything stamped before this time was left out, and nothing else; None where
+        that is not known, for the topic's retention cut it off.
+        """
+        self._whole_log, self._cut_ms = whole_log, cut_ms
 
     def telemetry(self, value: bytes | None, timestamp_ms: int) -> list[Alert]:
         """Take a record of `telemetry`; return what it raises and clears."""
@@ -155,7 +160,8 @@ class MonitorState:
 
     def _begin(self, first_ms: int) -> Watch:
         settings = self._settings
-        judge_from_ms = 0 if self._whole_log else first_ms + memory_ms(settings.drift, settings.monitor)
+        cut_ms = first_ms if self._cut_ms is None else min(first_ms, self._cut_ms)
+        judge_from_ms = 0 if self._whole_log else cut_ms + memory_ms(settings.drift, settings.monitor)
         return Watch(
             settings.drift,
             settings.monitor,

@@ -40,6 +40,7 @@ from stream.sections import (
     WorkerSettings,
 )
 from stream.settings_reader import WrongValueError
+from stream.watch_memory import memory_ms
 
 __all__ = ["FIXED_PROPERTIES", "Settings", "load_settings", "settings_table"]
 
@@ -270,8 +271,13 @@ def _check_watch(settings: Settings) -> None:
         raise WrongValueError("drift.every", "must not be longer than drift.window")
     if settings.quality.every > settings.quality.window:
         raise WrongValueError("quality.every", "must not be longer than quality.window")
-    if settings.monitor.read_back < max(settings.drift.epoch, settings.drift.window):
-        raise WrongValueError("monitor.read_back", "must not be shorter than drift.epoch and drift.window")
+    needed_ms = memory_ms(settings.drift, settings.monitor)
+    if settings.monitor.read_back <= needed_ms:
+        raise WrongValueError(
+            "monitor.read_back",
+            f"must be longer than {-(-needed_ms // 60_000)}m, for so far back drift.epoch, drift.rhythm, drift.window "
+            f"and drift.adversarial_every reach; shorten those, or read further back",
+        )
 
 
 _CHECKS: Final[tuple[Callable[[Settings], None], ...]] = (

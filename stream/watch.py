@@ -41,30 +41,15 @@ from stream.watch_clock import JUMP_MS, StreamClock
 from stream.watch_coverage import Coverage
 from stream.watch_findings import coverage_finding, unknown_model_finding
 from stream.watch_intervals import Intervals, Sequences, interval_end
+from stream.watch_memory import comparing_ms, memory_ms
 from stream.watch_mix import DecisionMix
-from stream.watch_model import ADVERSARIAL_PERSISTENCE, WatchedModel
+from stream.watch_model import WatchedModel
 from stream.watch_panes import Times
 from stream.watch_snapshot import CoverageState, Totals, WatchSnapshot
 
 __all__ = ["Watch", "memory_ms", "open_alerts"]
 
 WORKER_SILENT_MS: Final = 60_000
-
-
-def memory_ms(drift: DriftSettings, monitor: MonitorSettings) -> int:
-    """Return how far back the log can matter; `monitor.read_back` must be longer.
-
-    The epoch under way, the rhythm before it that its ranks are taken in, the window before the first comparison that
-    counts, the comparisons that must agree, and room for clocks.
-    """
-    return drift.epoch + drift.rhythm + 2 * drift.window + _comparing_ms(drift) + monitor.grace + 2 * JUMP_MS
-
-
-def _comparing_ms(drift: DriftSettings) -> int:
-    """Return how long before it may raise anything a watch begins to compare."""
-    return max(
-        drift.window + 2 * drift.persistence * drift.every, (ADVERSARIAL_PERSISTENCE + 1) * drift.adversarial_every
-    )
 
 
 class Watch:
@@ -202,7 +187,7 @@ class Watch:
             reference = self._references(version)
             if reference is not None:
                 self._unknown.pop(version, None)
-                detect_from_ms = self.judge_from_ms - _comparing_ms(self._drift) - self._drift.window
+                detect_from_ms = self.judge_from_ms - comparing_ms(self._drift) - self._drift.window
                 watched = WatchedModel(version, reference, self._drift, self._times, detect_from_ms)
                 self._models[version] = known = reference_hash(render_histograms(reference)), watched
                 return known
@@ -216,7 +201,7 @@ class Watch:
         self._coverage.settle(at_ms)
         self._book.prune(at_ms - 2 * self._drift.window)
         alerts = self._forget(at_ms)
-        if at_ms >= self.judge_from_ms - _comparing_ms(self._drift):
+        if at_ms >= self.judge_from_ms - comparing_ms(self._drift):
             hourly = self._drift.adversarial_every
             for version in sorted(self._models):
                 model = self._models[version][1]

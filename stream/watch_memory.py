@@ -1,0 +1,27 @@
+"""How far back the log can matter to the watch, from the settings alone; imports nothing that takes time."""
+
+from typing import Final
+
+from stream.sections import DriftSettings, MonitorSettings
+from stream.watch_clock import JUMP_MS
+
+__all__ = ["ADVERSARIAL_PERSISTENCE", "comparing_ms", "memory_ms"]
+
+# The classifier is asked seldom, so two agreeing answers are what a handful of comparisons is elsewhere.
+ADVERSARIAL_PERSISTENCE: Final = 2
+
+
+def memory_ms(drift: DriftSettings, monitor: MonitorSettings) -> int:
+    """Return how far back the log can matter; `monitor.read_back` must be longer.
+
+    The epoch under way, the rhythm before it that its ranks are taken in, the window before the first comparison that
+    counts, the comparisons that must agree, and room for clocks.
+    """
+    return drift.epoch + drift.rhythm + 2 * drift.window + comparing_ms(drift) + monitor.grace + 2 * JUMP_MS
+
+
+def comparing_ms(drift: DriftSettings) -> int:
+    """Return how long before it may raise anything a watch begins to compare."""
+    return max(
+        drift.window + 2 * drift.persistence * drift.every, (ADVERSARIAL_PERSISTENCE + 1) * drift.adversarial_every
+    )

@@ -36,7 +36,7 @@ from stream.label_index import Found, LabelIndex, identify
 from stream.label_waiting import Waiting
 from stream.labelled_record import LabelledDecision, encode_labelled
 
-__all__ = ["Clocks", "Join", "Joined", "horizon_ms"]
+__all__ = ["Clocks", "Join", "Joined", "by_place", "horizon_ms"]
 
 Place = tuple[str, int]
 M = TypeVar("M", bound=MessageLike)
@@ -46,6 +46,9 @@ Clocks = dict[Place, int]
 
 #: A label, the decision it is about, and what that was labelled before.
 Pair = tuple[Waiting, Found, bool | None]
+
+#: Records of each topic and partition, in its order.
+Records = Mapping[Place, Sequence[MessageLike]]
 
 APPROVE: Final = "approve"
 WRITTEN: Final = ("joined", "contradicting")
@@ -77,7 +80,7 @@ class Join:
         self._rate = sample_rate
         self._sampled_below = round(sample_rate * (1 << 64))
 
-    def apply(self, decisions: Sequence[MessageLike], labels: Sequence[MessageLike], clocks: Clocks) -> Joined:
+    def apply(self, decisions: Records, labels: Records, clocks: Clocks) -> Joined:
         """Return what these records give, the index changed accordingly.
 
         clocks: the newest time read of each topic and partition, moved on here.
@@ -102,12 +105,10 @@ class Join:
     def _in_sample(self, id_: bytes) -> bool:
         return int.from_bytes(id_[:8], "little") < self._sampled_below
 
-    def _decisions(
-        self, messages: Sequence[MessageLike], joined: Joined, clocks: Clocks
-    ) -> tuple[list[bytes], Collection[int]]:
+    def _decisions(self, messages: Records, joined: Joined, clocks: Clocks) -> tuple[list[bytes], Collection[int]]:
         """Index decisions, a column at a time; return the ids of those that are kept, and their spans."""
         read: list[Decided] = []
-        for place, some in by_place(messages).items():
+        for place, some in messages.items():
             decided, letters = read_decisions(some)
             joined.refused_decisions.update(letter.error for letter in letters)
             # An event dated ahead of the moment it was scored must not let others expire.
@@ -131,9 +132,9 @@ class Join:
         joined.repeated += len(entries) - joined.indexed
         return ids, spans
 
-    def _labels(self, messages: Sequence[MessageLike], joined: Joined, clocks: Clocks) -> list[Waiting]:
+    def _labels(self, messages: Records, joined: Joined, clocks: Clocks) -> list[Waiting]:
         come: list[Waiting] = []
-        for place, some in by_place(messages).items():
+        for place, some in messages.items():
             read, letters = read_labels(some)
             joined.letters += letters
             newest_ms = max([label.label_time for label in read], default=-1)

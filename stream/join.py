@@ -21,25 +21,39 @@ So each written record belongs to the later of its decision and its label, and r
 The rules ask that a user's labels share a partition (key them by user), and its decisions too (the worker's doing).
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
+import orjson
 
 from stream.deadletter import DeadLetter, MessageLike
-from stream.joiner_records import Label, Unreadable, read_decisions, read_label
-from stream.label_index import Found, LabelIndex, Waiting, identify
+from stream.joiner_records import Decided, read_decisions, read_labels
+from stream.label_index import Found, LabelIndex, identify
+from stream.label_waiting import Waiting
 from stream.labelled_record import LabelledDecision, encode_labelled
 
-__all__ = ["Clocks", "Join", "Joined", "horizon_ms"]
+__all__ = ["Clocks", "Join", "Joined", "by_place", "horizon_ms"]
+
+Place = tuple[str, int]
+M = TypeVar("M", bound=MessageLike)
 
 #: The newest time read of each (topic, partition), epoch milliseconds.
-Clocks = dict[tuple[str, int], int]
+Clocks = dict[Place, int]
+
+#: A label, the decision it is about, and what that was labelled before.
+Pair = tuple[Waiting, Found, bool | None]
+
+#: Records of each topic and partition, in its order.
+Records = Mapping[Place, Sequence[MessageLike]]
 
 APPROVE: Final = "approve"
+WRITTEN: Final = ("joined", "contradicting")
+
+NUMPY: Final = orjson.OPT_SERIALIZE_NUMPY
 
 
 @dataclass(slots=True)
@@ -66,121 +80,138 @@ class Join:
         self._rate = sample_rate
         self._sampled_below = round(sample_rate * (1 << 64))
 
-    def apply(self, decisions: Sequence[MessageLike], labels: Sequence[MessageLike], clocks: Clocks) -> Joined:
+    def apply(self, decisions: Records, labels: Records, clocks: Clocks) -> Joined:
         """Return what these records give, the index changed accordingly.
 
         clocks: the newest time read of each topic and partition, moved on here.
         """
         joined = Joined()
-        arrived = self._decisions(decisions, joined, clocks)
+        arrived, spans = self._decisions(decisions, joined, clocks)
         waited = self._index.take_waiting(arrived)
         come = self._labels(labels, joined, clocks)
-        self._meet([*waited, *come], joined)
+        # What waited has no decision but one that has just arrived.
+        found = self._index.find([label[0] for label in waited], spans) if waited else {}
+        if come:
+            found |= self._index.find({label[0] for label in come} - found.keys())
+        self._meet([*waited, *come], found, joined)
         return joined
 
     def expire(self, horizon_ms: int, joined: Joined) -> None:
         """Let what is past the horizon leave the index; counted in `joined`."""
         joined.dropped, given_up = self._index.expire(horizon_ms)
         for label in given_up:
-            joined.outcomes["expired" if self._in_sample(label.id) else "unsampled"] += 1
+            joined.outcomes["expired" if self._in_sample(label[0]) else "unsampled"] += 1
 
     def _in_sample(self, id_: bytes) -> bool:
         return int.from_bytes(id_[:8], "little") < self._sampled_below
 
-    def _decisions(self, messages: Sequence[MessageLike], joined: Joined, clocks: Clocks) -> list[bytes]:
-        """Index decisions, a column at a time; return the ids of those that are kept."""
-        messages, read, letters = read_decisions(messages)
-        joined.refused_decisions.update(letter.error for letter in letters)
-        for message, decided in zip(messages, read, strict=True):
+    def _decisions(self, messages: Records, joined: Joined, clocks: Clocks) -> tuple[list[bytes], Collection[int]]:
+        """Index decisions, a column at a time; return the ids of those that are kept, and their spans."""
+        read: list[Decided] = []
+        for place, some in messages.items():
+            decided, letters = read_decisions(some)
+            joined.refused_decisions.update(letter.error for letter in letters)
             # An event dated ahead of the moment it was scored must not let others expire.
-            place, at_ms = (message.topic() or "", message.partition()), min(decided.event_time, decided.scored_at)
-            if at_ms > clocks.get(place, -1):
-                clocks[place] = at_ms
+            newest_ms = max([min(one.event_time, one.scored_at) for one in decided], default=-1)
+            clocks[place] = max(newest_ms, clocks.get(place, -1))
+            read += decided
         count = len(read)
-        read = [decided for decided in read if not decided.flags or "duplicate" not in decided.flags]
+        read = [one for one in read if not one.flags or "duplicate" not in one.flags]
+        ids = [identify(one.user_id, one.transaction_id) for one in read]
         joined.repeated = count - len(read)
-        ids = [identify(str(decided.user_id), str(decided.transaction_id)) for decided in read]
         if self._rate < 1:
             kept = [one.decision != APPROVE or self._in_sample(id_) for id_, one in zip(ids, read, strict=True)]
             ids, read = list(compress(ids, kept)), list(compress(read, kept))
         kind = self._index.kind
-        scores = np.array([decided.score for decided in read], np.float32).view(np.int32).tolist()
+        scores = np.array([one.score for one in read], np.float32).view(np.int32).tolist()
         entries = [
             (id_, score, one.event_time, one.partition, one.offset, kind((one.decision, one.model, one.segment)))
             for id_, score, one in zip(ids, scores, read, strict=True)
         ]
-        joined.indexed = self._index.add(entries)
+        joined.indexed, spans = self._index.add(entries)
         joined.repeated += len(entries) - joined.indexed
-        return ids
+        return ids, spans
 
-    def _labels(self, messages: Sequence[MessageLike], joined: Joined, clocks: Clocks) -> list[Waiting]:
-        read = []
-        for message in messages:
-            try:
-                label: Label = read_label(message)
-            except Unreadable as error:
-                joined.letters.append(error.letter)
-                continue
-            place = (message.topic() or "", message.partition())
-            clocks[place] = max(label.label_time, clocks.get(place, -1))
-            joined.newest_label_ms = max(label.label_time, joined.newest_label_ms)
-            user_id, transaction_id = str(label.user_id), str(label.transaction_id)
-            id_ = identify(user_id, transaction_id)
-            read.append(Waiting(-1, id_, label.is_fraud, label.label_time, transaction_id, user_id))
-        return read
+    def _labels(self, messages: Records, joined: Joined, clocks: Clocks) -> list[Waiting]:
+        come: list[Waiting] = []
+        for place, some in messages.items():
+            read, letters = read_labels(some)
+            joined.letters += letters
+            newest_ms = max([label.label_time for label in read], default=-1)
+            clocks[place] = max(newest_ms, clocks.get(place, -1))
+            joined.newest_label_ms = max(newest_ms, joined.newest_label_ms)
+            for label in read:
+                user_id, transaction_id = str(label.user_id), str(label.transaction_id)
+                id_ = identify(user_id, transaction_id)
+                come.append((id_, label.is_fraud, label.label_time, transaction_id, user_id))
+        return come
 
-    def _meet(self, labels: Sequence[Waiting], joined: Joined) -> None:
+    def _meet(self, labels: Sequence[Waiting], found: Mapping[bytes, Found], joined: Joined) -> None:
         """Give each label its outcome, in order."""
-        if not labels:
-            return
-        found = self._index.find(label.id for label in labels)
-        known: dict[bytes, bool | None] = {id_: decision.label for id_, decision in found.items()}
+        said: dict[bytes, bool] = {}
+        pairs: list[Pair] = []
+        unmatched: list[Waiting] = []
+        outcomes: list[str] = []
         for label in labels:
-            decision = found.get(label.id)
+            id_, is_fraud = label[0], label[1]
+            decision = found.get(id_)
             if decision is None:
-                self._index.await_decision(*label[1:])
-                joined.outcomes["unmatched"] += 1
+                unmatched.append(label)
                 continue
-            outcome = self._outcome(label, decision, known[label.id])
-            joined.outcomes[outcome] += 1
-            if outcome in ("joined", "contradicting"):
-                self._write(label, decision, known[label.id], joined)
-                known[label.id] = label.is_fraud
+            former = said.get(id_, decision.label)
+            outcomes.append(outcome := self._outcome(label, decision, former))
+            if outcome in WRITTEN:
+                pairs.append((label, decision, former))
+                said[id_] = is_fraud
+        joined.outcomes.update(outcomes)
+        if unmatched:
+            joined.outcomes["unmatched"] += len(unmatched)
+            self._index.await_decisions(unmatched)
         self._index.set_labels(
-            (decision.span, id_, verdict)
-            for id_, decision in found.items()
-            if (verdict := known[id_]) is not None and verdict is not decision.label
+            (found[id_].span, id_, is_fraud) for id_, is_fraud in said.items() if is_fraud is not found[id_].label
         )
+        self._write(pairs, joined)
 
     def _outcome(self, label: Waiting, decision: Found, former: bool | None) -> str:
-        if abs(label.label_time - decision.time_ms) > self._index.retention_ms:
+        if abs(label[2] - decision.time_ms) > self._index.retention_ms:
             return "expired"
         if former is None:
             return "joined"
-        return "repeated" if former is label.is_fraud else "contradicting"
+        return "repeated" if former is label[1] else "contradicting"
 
-    def _write(self, label: Waiting, decision: Found, former: bool | None, joined: Joined) -> None:
-        what, model, segment = self._index.kind_of(decision.kind)
-        delay_ms = label.label_time - decision.time_ms
-        record = LabelledDecision(
-            transaction_id=label.transaction_id,
-            user_id=label.user_id,
-            score=_score(decision.score),
-            decision=what,
-            model=model,
-            segment=segment,
-            event_time=decision.time_ms,
-            partition=decision.partition,
-            offset=decision.offset,
-            is_fraud=label.is_fraud,
-            label_time=label.label_time,
-            delay_ms=delay_ms,
-            weight=1.0 if what != APPROVE else 1.0 / self._rate,
-            former=former,
-        )
-        joined.written.append((label.user_id.encode(), encode_labelled(record)))
-        joined.delays_ms.append(delay_ms)
-        joined.frauds += label.is_fraud
+    def _write(self, pairs: Sequence[Pair], joined: Joined) -> None:
+        kind_of, approved_weight = self._index.kind_of, 1.0 / self._rate
+        scores = _scores([decision.score for _, decision, _ in pairs])
+        for score, (label, decision, former) in zip(scores, pairs, strict=True):
+            _, is_fraud, label_time, transaction_id, user_id = label
+            what, model, segment = kind_of(decision.kind)
+            record = LabelledDecision(
+                transaction_id=transaction_id,
+                user_id=user_id,
+                score=score,
+                decision=what,
+                model=model,
+                segment=segment,
+                event_time=decision.time_ms,
+                partition=decision.partition,
+                offset=decision.offset,
+                is_fraud=is_fraud,
+                label_time=label_time,
+                delay_ms=label_time - decision.time_ms,
+                weight=1.0 if what != APPROVE else approved_weight,
+                former=former,
+            )
+            joined.written.append((user_id.encode(), encode_labelled(record)))
+        joined.delays_ms += [label[2] - decision.time_ms for label, decision, _ in pairs]
+        joined.frauds += sum(label[1] for label, _, _ in pairs)
+
+
+def by_place(messages: Iterable[M]) -> dict[Place, list[M]]:
+    """Return the records of each topic and partition, in their order."""
+    found: defaultdict[Place, list[M]] = defaultdict(list)
+    for message in messages:
+        found[message.topic() or "", message.partition()].append(message)
+    return found
 
 
 def horizon_ms(clocks: Clocks, decisions: str, behind: Iterable[tuple[str, int]]) -> int:
@@ -193,6 +224,7 @@ def horizon_ms(clocks: Clocks, decisions: str, behind: Iterable[tuple[str, int]]
     return min([newest, *(clocks.get(place, -1) for place in behind)])
 
 
-def _score(bits: int) -> float:
-    """Return the shortest number that reads as this float32, as the decision has it."""
-    return float(str(np.int32(bits).view(np.float32)))
+def _scores(bits: list[int]) -> list[float]:
+    """Return the shortest numbers that read as these float32, as their decisions have them."""
+    scores: list[float] = orjson.loads(orjson.dumps(np.array(bits, np.int32).view(np.float32), None, NUMPY))
+    return scores

@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 
 from stream.clients import admin_config, joiner_configs
 from stream.errors import BatchAborted, BrokerSilent, StartupError
-from stream.join import Clocks, Join, Joined, horizon_ms
+from stream.join import Clocks, Join, Joined, by_place, horizon_ms
 from stream.joiner_observer import JoinerObserver
 from stream.joiner_recovery import Facts, Plan, plan
 from stream.joiner_writer import JoinerWriter
@@ -35,6 +35,7 @@ from stream.topics import describe_topics, watermarks
 __all__ = ["Joiner"]
 
 Place = tuple[str, int]
+Batch = Mapping[Place, Sequence[Message]]
 
 #: Records of one transaction: some milliseconds of commit for a few hundred of work.
 BATCH: Final = 20_000
@@ -127,9 +128,8 @@ class Joiner:
         aborts = 0
         while not stop():
             try:
-                messages = self._consume()
-                if messages:
-                    self._transact(messages)
+                if messages := self._consume():
+                    self._transact(by_place(messages))
                     aborts = 0
                 self._store_if_due()
             except BatchAborted as aborted:
@@ -208,9 +208,12 @@ class Joiner:
         if left:
             self._consumer.assign([TopicPartition(*place, one.replay_from) for place, one in left.items()])
         while left and not stop():
-            messages = [one for one in self._consume() if one.offset() < plans[_place(one)].live_from]
-            self._apply(messages, behind=left)
-            self._next.update({_place(one): one.offset() + 1 for one in messages})
+            batch = by_place(self._consume())
+            for place, messages in batch.items():
+                if messages[-1].offset() >= (end := plans[place].live_from):
+                    batch[place] = [one for one in messages if one.offset() < end]
+            self._apply(batch, behind=left)
+            self._next.update(_moved(batch))
             done = [place for place, at in self._positions(left) if at >= left[place].live_from]
             self._consumer.pause([TopicPartition(*place) for place in done])
             for place in done:
@@ -231,25 +234,23 @@ class Joiner:
                 raise BatchAborted(f"{message.topic()}[{message.partition()}] cannot be read on: {error.str()}")
         return messages
 
-    def _apply(self, messages: Sequence[Message], behind: Iterable[Place]) -> Joined:
+    def _apply(self, batch: Batch, behind: Iterable[Place]) -> Joined:
         """Step 4."""
-        decisions, labels = self._topics
-        joined = self._join.apply(
-            [one for one in messages if one.topic() == decisions],
-            [one for one in messages if one.topic() == labels],
-            self._clocks,
+        decisions, labels = (
+            {place: messages for place, messages in batch.items() if place[0] == topic} for topic in self._topics
         )
-        self._join.expire(horizon_ms(self._clocks, decisions, behind), joined)
-        self._unstored += len(messages)
+        joined = self._join.apply(decisions, labels, self._clocks)
+        self._join.expire(horizon_ms(self._clocks, self._topics[0], behind), joined)
+        self._unstored += sum(map(len, batch.values()))
         return joined
 
-    def _transact(self, messages: Sequence[Message]) -> None:
-        joined = self._apply(messages, [place for place, left in self._lags().items() if left])
+    def _transact(self, batch: Batch) -> None:
+        joined = self._apply(batch, [place for place, left in self._lags().items() if left])
         # Step 5
-        moved = {_place(one): one.offset() + 1 for one in messages}
+        moved = _moved(batch)
         self._writer.write(joined.written, joined.letters, moved, self._consumer)
         self._next.update(moved)
-        self._observer.committed(len(messages))
+        self._observer.committed(sum(map(len, batch.values())))
         self._report(joined)
 
     def _store_if_due(self) -> None:
@@ -299,5 +300,5 @@ class Joiner:
             observer.dropped(joined.dropped)
 
 
-def _place(message: Message) -> Place:
-    return message.topic(), message.partition()
+def _moved(batch: Batch) -> dict[Place, int]:
+    return {place: messages[-1].offset() + 1 for place, messages in batch.items() if messages}

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from stream.deadletter import DeadLetter, MessageLike
 from stream.diagnosis import LATEST_EVENT_TIME_MS
 
-__all__ = ["Decided", "Label", "Unreadable", "read_decisions", "read_label"]
+__all__ = ["Decided", "Label", "read_decisions", "read_labels"]
 
 MAX_ID_LENGTH: Final = 4_096  # the most that codec.limits.max_id_length can be
 
@@ -63,26 +63,28 @@ _decision: Final[Callable[[bytes], Decided]] = msgspec.json.Decoder(Decided).dec
 _label: Final[Callable[[bytes], Label]] = msgspec.json.Decoder(Label).decode
 
 
-def read_decisions(messages: Sequence[MessageLike]) -> tuple[list[MessageLike], list[Decided], list[DeadLetter]]:
-    """Return the records that are decisions, what they say, and why the others are none."""
+def read_decisions(messages: Sequence[MessageLike]) -> tuple[list[Decided], list[DeadLetter]]:
+    """Return the decisions among these records, and why the others are none."""
+    return _read_all(messages, _decision)
+
+
+def read_labels(messages: Sequence[MessageLike]) -> tuple[list[Label], list[DeadLetter]]:
+    """Return the labels among these records, and why the others are none."""
+    return _read_all(messages, _label)
+
+
+def _read_all(messages: Sequence[MessageLike], decode: Callable[[bytes], Any]) -> tuple[list[Any], list[DeadLetter]]:
     try:
-        return list(messages), [_decision(message.value() or b"") for message in messages], []
+        return [decode(message.value() or b"") for message in messages], []
     except Exception:  # noqa: BLE001, S110 - some record is bad; the loop below finds which
         pass
-    good, read, letters = [], [], []
+    read, letters = [], []
     for message in messages:
         try:
-            read.append(_read(message, _decision))
-            good.append(message)
+            read.append(_read(message, decode))
         except Unreadable as error:
             letters.append(error.letter)
-    return good, read, letters
-
-
-def read_label(message: MessageLike) -> Label:
-    """Return the label; raises Unreadable."""
-    found: Label = _read(message, _label)
-    return found
+    return read, letters
 
 
 def _read(message: MessageLike, decode: Callable[[bytes], Any]) -> Any:

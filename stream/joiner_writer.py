@@ -72,8 +72,12 @@ class JoinerWriter:
         group = consumer.consumer_group_metadata()
         try:
             self._call(producer, producer.begin_transaction, "begin_transaction")
+            produce, labelled = producer.produce, self._labelled
             for user, value in written:
-                self._produce(producer, self._labelled, user, value)
+                try:
+                    produce(labelled, value, user)
+                except (BufferError, KafkaException):
+                    self._produce(producer, labelled, user, value)
             for letter in letters:
                 self._bury(producer, letter)
             self._observer.produced()

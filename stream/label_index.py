@@ -22,7 +22,7 @@ is past its end by `kept_ms` = retention + 7 days (at most the retention once mo
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -31,7 +31,8 @@ from typing import Any, Final, NamedTuple
 
 import xxhash
 
-from stream.label_index_file import in_sentences, open_index
+from stream.label_index_file import in_sentences, open_index, want
+from stream.label_waiting import Waiting, WaitingLabels
 from stream.topics import OUTAGE_MS
 
 __all__ = ["Entry", "Found", "LabelIndex", "Mark", "Waiting", "identify"]
@@ -39,7 +40,6 @@ __all__ = ["Entry", "Found", "LabelIndex", "Mark", "Waiting", "identify"]
 Place = tuple[str, int]
 
 SPANS: Final = 16
-LOOKUP: Final = 500  # ids a statement
 
 _TABLE: Final = """
     CREATE TABLE IF NOT EXISTS decisions_{number} (
@@ -64,17 +64,6 @@ class Found(NamedTuple):
     span: int
 
 
-class Waiting(NamedTuple):
-    """A label whose decision has not been read; `number` orders them as they came."""
-
-    number: int
-    id: bytes
-    is_fraud: bool
-    label_time: int
-    transaction_id: str
-    user_id: str
-
-
 @dataclass(frozen=True, slots=True)
 class Mark:
     """Everything of a partition before `offset` is in the index; clock_ms: the newest time read there, −1 before."""
@@ -83,8 +72,9 @@ class Mark:
     clock_ms: int = -1
 
 
-def identify(user_id: str, transaction_id: str) -> bytes:
-    """Return the 16 bytes by which a decision and its labels find each other."""
+def identify(user_id: str | int, transaction_id: str | int) -> bytes:
+    """Return the 16 bytes by which a decision and its labels find each other; 42 and "42" are the same."""
+    user_id = str(user_id)
     return xxhash.xxh3_128_digest(f"{len(user_id)}:{user_id}{transaction_id}".encode())
 
 
@@ -111,7 +101,8 @@ class LabelIndex:
     def close(self) -> None:
         """Close the file; what was not stored is gone, and read again from the log."""
         with in_sentences(self.path):
-            self.roll_back()
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             self._connection.close()
 
     @property
@@ -122,7 +113,7 @@ class LabelIndex:
     @property
     def waiting(self) -> int:
         """How many labels wait."""
-        return sum(self._waiting.values())
+        return len(self._waiting)
 
     @property
     def size_bytes(self) -> int:
@@ -143,8 +134,8 @@ class LabelIndex:
         """Return decision, model and segment."""
         return self._kinds[number]
 
-    def add(self, entries: Iterable[Entry]) -> int:
-        """Keep decisions, of equal ids the first; return how many were new to their span."""
+    def add(self, entries: Iterable[Entry]) -> tuple[int, Collection[int]]:
+        """Keep decisions, of equal ids the first; return how many were new to their span, and all their spans."""
         spans: defaultdict[int, list[Any]] = defaultdict(list)
         span_ms = self.span_ms
         for id_, score, time_ms, partition, offset, kind in entries:
@@ -159,25 +150,25 @@ class LabelIndex:
                 rows.sort(key=itemgetter(0))
                 done = self._many(f"INSERT OR IGNORE INTO decisions_{number} VALUES (?, ?, ?, ?, ?, ?, NULL)", rows)
                 self._spans[number] = self._spans.get(number, 0) + done.rowcount
-        return self.decisions - before
+        return self.decisions - before, spans.keys()
 
-    def find(self, ids: Iterable[bytes]) -> dict[bytes, Found]:
-        """Return the decisions of these ids that are kept; of several, the one whose transaction was read first."""
-        wanted = sorted(set(ids))
+    def find(self, ids: Iterable[bytes], spans: Iterable[int] | None = None) -> dict[bytes, Found]:
+        """Return the decisions of these ids that are kept; of several, the one whose transaction was read first.
+
+        spans: which of them to look into; None: each.
+        """
         found: dict[bytes, Found] = {}
         with in_sentences(self.path):
-            for number in self._spans:
-                columns = f"SELECT id, partition, offset, score, time, kind, label FROM decisions_{number}"
-                for id_, partition, offset, score, time, kind, label in self._in(columns, wanted):
-                    one = Found(
-                        partition,
-                        offset,
-                        score,
-                        number * self.span_ms + time,
-                        kind,
-                        None if label is None else bool(label),
-                        number,
-                    )
+            self._begin()
+            want(self._connection, ids)
+            for number in self._spans if spans is None else spans:
+                rows = self._connection.execute(
+                    f"SELECT id, partition, offset, score, {number * self.span_ms} + time, kind, label "
+                    f"FROM wanted CROSS JOIN decisions_{number} USING (id)"
+                )
+                for id_, partition, offset, score, time_ms, kind, label in rows:
+                    verdict = None if label is None else bool(label)
+                    one = Found(partition, offset, score, time_ms, kind, verdict, number)
                     if id_ not in found or one < found[id_]:
                         found[id_] = one
         return found
@@ -189,42 +180,33 @@ class LabelIndex:
                 rows = [(label, id_) for _, id_, label in group]
                 self._many(f"UPDATE decisions_{span} SET label = ? WHERE id = ?", rows)
 
-    def await_decision(self, id_: bytes, is_fraud: bool, label_time: int, transaction_id: str, user_id: str) -> None:
-        """Keep a label until its decision is read."""
-        with in_sentences(self.path):
-            self._execute(
-                "INSERT INTO waiting VALUES (NULL, ?, ?, ?, ?, ?)",
-                (id_, is_fraud, label_time, transaction_id, user_id),
-            )
-        self._waiting[id_] += 1
+    def await_decisions(self, labels: Sequence[Waiting]) -> None:
+        """Keep labels until their decisions are read."""
+        self._waiting.add(labels)
 
-    def take_waiting(self, ids: Sequence[bytes]) -> list[Waiting]:
-        """Return the labels that waited for these decisions, in the order they came; they wait no longer."""
-        if not self._waiting:
-            return []
-        wanted = [id_ for id_ in ids if id_ in self._waiting]
+    def take_waiting(self, ids: Iterable[bytes]) -> list[Waiting]:
+        """Return the labels that waited for these decisions, those of one in the order they came; they wait no more."""
         with in_sentences(self.path):
-            taken = sorted(Waiting(*row) for row in self._in("SELECT * FROM waiting", wanted))
-            self._forget(taken)
-        return [one._replace(is_fraud=bool(one.is_fraud)) for one in taken]
+            self._begin()
+            return self._waiting.take(ids)
 
     def expire(self, horizon_ms: int) -> tuple[int, list[Waiting]]:
         """Drop what no label, and no decision, can come for; return how many decisions, and the labels given up."""
         self._expired = number = max(self._expired, (horizon_ms - self.kept_ms) // self.span_ms)
         dropped = 0
         with in_sentences(self.path):
+            self._begin()
             for span in [span for span in self._spans if span < number]:
                 self._execute(f"DROP TABLE decisions_{span}")
                 dropped += self._spans.pop(span)
-            oldest_ms = max(0, number * self.span_ms)
-            rows = self._execute("SELECT * FROM waiting WHERE label_time < ?", (oldest_ms,)).fetchall()
-            given_up = [Waiting(*row) for row in rows]
-            self._forget(given_up)
+            given_up = self._waiting.give_up(number * self.span_ms)
         return dropped, given_up
 
     def store(self, marks: Mapping[Place, Mark]) -> None:
         """Make all changes durable together with the marks they stand at."""
         with in_sentences(self.path):
+            self._begin()
+            self._waiting.flush()
             rows = [(*place, mark.offset, mark.clock_ms) for place, mark in marks.items()]
             self._many("INSERT OR REPLACE INTO watermarks VALUES (?, ?, ?, ?)", rows)
             self._execute("DELETE FROM spans")
@@ -237,7 +219,7 @@ class LabelIndex:
         with in_sentences(self.path):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-                self._load()
+            self._load()
 
     def clear(self) -> None:
         """Forget everything, watermarks too."""
@@ -257,8 +239,7 @@ class LabelIndex:
         for span in sorted(self._spans):
             found = self._execute(f"SELECT id, score, time, partition, offset, kind, label FROM decisions_{span}")
             rows += [("decision", span, *row[:5], *self._kinds[row[5]], row[6]) for row in found]
-        labels = self._execute("SELECT id, is_fraud, label_time, transaction_id, user_id FROM waiting")
-        return [*rows, *(("waiting", *row) for row in sorted(labels))]
+        return [*rows, *(("waiting", *row) for row in self._waiting.content())]
 
     def _load(self) -> None:
         rows = self._connection.execute("SELECT topic, partition, offset, clock_ms FROM watermarks")
@@ -266,8 +247,7 @@ class LabelIndex:
         self._spans = dict(self._connection.execute("SELECT number, decisions FROM spans"))
         self._kinds = {row[0]: row[1:] for row in self._connection.execute("SELECT * FROM kinds")}
         self._numbers = {triple: number for number, triple in self._kinds.items()}
-        counts = self._connection.execute("SELECT id, count(*) FROM waiting GROUP BY id")
-        self._waiting: defaultdict[bytes, int] = defaultdict(int, counts)
+        self._waiting = WaitingLabels(self._connection)
         self._expired = -(1 << 62)
 
     def _begin(self) -> None:
@@ -282,17 +262,3 @@ class LabelIndex:
     def _many(self, statement: str, rows: Sequence[Sequence[object]]) -> sqlite3.Cursor:
         self._begin()
         return self._connection.executemany(statement, rows)
-
-    def _in(self, select: str, ids: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
-        for at in range(0, len(ids), LOOKUP):
-            some = ids[at : at + LOOKUP]
-            yield from self._connection.execute(f"{select} WHERE id IN ({','.join('?' * len(some))})", some)
-
-    def _forget(self, labels: Sequence[Waiting]) -> None:
-        if not labels:
-            return
-        self._many("DELETE FROM waiting WHERE number = ?", [(one.number,) for one in labels])
-        for one in labels:
-            self._waiting[one.id] -= 1
-            if not self._waiting[one.id]:
-                del self._waiting[one.id]

@@ -68,8 +68,11 @@ class Made:
     expected: list[bytes]
 
 
-def make(count: int, seed: int = 1, users: int = 200) -> Made:
-    """Make decisions over 40 days, repeats among them, and labels: early, late, repeated, contradicting, of nobody."""
+def make(count: int, seed: int = 1, users: int = 200, labelled: float = 0.8) -> Made:
+    """Make decisions over 40 days, repeats among them, and labels: early, late, repeated, contradicting, of nobody.
+
+    labelled: the share of decisions that get any; 1.5 each of those.
+    """
     rng = random.Random(seed)
     decisions, labels = [], []
     for n in range(count):
@@ -84,10 +87,11 @@ def make(count: int, seed: int = 1, users: int = 200) -> Made:
                 (user.encode(), decision(user, transaction, event_time=at_ms, offset=n, scored_at=at_ms + 99))
             )
         is_fraud = rng.random() < score
-        for told in rng.choice([[], [is_fraud], [is_fraud], [is_fraud] * 2, [is_fraud, not is_fraud]]):
+        ways = [[is_fraud], [is_fraud], [is_fraud] * 2, [is_fraud, not is_fraud]]
+        for told in rng.choice(ways) if rng.random() < labelled else ():
             known_ms = at_ms + rng.randrange(130 * DAY_MS)
             labels += [(user.encode(), label(user, transaction, told, known_ms))]
-        if rng.random() < 0.02:
+        if rng.random() < 0.025 * labelled:
             labels.append((b"nobody", label("nobody", transaction, True, at_ms)))
     # Labels come in their own time, far from their decisions; each user's keep an order of their own.
     shift = min(count // 3, len(labels))

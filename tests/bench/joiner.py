@@ -4,7 +4,8 @@
 
 Decisions of 40 days with labels up to 130 days later, repeats, contradictions and labels of nobody among them, on a
 real broker. What is written must equal a naive join of the whole logs, and scikit-learn's ROC AUC over both must be
-the same number; the null line reads the same topics with the same client and does nothing.
+the same number. Run with few labels, as is usual, and with more than one each; reading alone is the same client on the
+same topics.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 import threading
 import time
 import uuid
+from os import getloadavg
 from pathlib import Path
 
 import msgspec
@@ -34,7 +36,10 @@ from stream.settings import load_settings
 from stream.topics import topic_id
 
 DECISIONS = 1_000_000
-RATE_BOUND, BYTES_BOUND = 20_000, 100
+BYTES_BOUND = 100
+SHOWN = "≥ 20,000"
+#: Shares of decisions that get labels: what is usual, and what is hard.
+FEW, MANY = 0.02, 0.8
 LONG_SECS = 3_000
 
 
@@ -132,35 +137,57 @@ def killed(joined: JoinedTopics, settings: dict[str, object], made: Made, kills:
 
 
 def table(decisions: int = DECISIONS, kills: int = 0) -> list[tuple[str, str, str]]:
-    made = make(decisions, users=max(200, decisions // 50))
+    if kills:
+        return killed_rows(decisions, kills)
+    return [row for share in (FEW, MANY) for row in undisturbed_rows(decisions, share)]
+
+
+def undisturbed_rows(decisions: int, labelled: float) -> list[tuple[str, str, str]]:
+    made = make(decisions, users=max(200, decisions // 50), labelled=labelled)
     with KafkaServer() as kafka, tempfile.TemporaryDirectory() as folder:
         joined = JoinedTopics.create(Topics(kafka.bootstrap))
         joined.produce(made.decisions, made.labels)
         settings = joined.settings(Path(folder))
         null_wall, null_cpu = null_secs(joined, settings)
-        count = len(made.decisions)
-        if kills:
-            how = killed(joined, settings, made, kills)
-            kept, size = index_size(joined, settings)
-            return [
-                (
-                    f"joiner: {count:,} decisions, {len(made.labels):,} labels, killed {kills} times ({how})",
-                    "each joined once",
-                    "",
-                ),
-                ("joiner: index, bytes a decision", f"{size / kept:.1f}", f"≤ {BYTES_BOUND}"),
-            ]
         wall, cpu, size = through(joined, settings, made)
+        rebuilt = rebuild_secs(settings)
+    count = len(made.decisions)
+    each = f"{len(made.labels) / count:.2f} labels each"
     return [
-        (
-            f"joiner: decisions a second, {len(made.labels) / count:.2f} labels each",
-            f"{count / wall:,.0f}",
-            f"≥ {RATE_BOUND:,}",
-        ),
-        ("joiner: µs of CPU a decision, its labels included", f"{cpu / count * 1e6:.1f}", ""),
-        ("joiner: decisions a second of CPU", f"{count / cpu:,.0f}", f"≥ {RATE_BOUND:,}"),
-        ("joiner: time, as a multiple of reading alone", f"{wall / null_wall:.1f} (CPU {cpu / null_cpu:.1f})", ""),
-        ("joiner: index, bytes a decision", f"{size:.1f}", f"≤ {BYTES_BOUND}"),
+        (f"joiner: decisions a second, {each}", f"{count / wall:,.0f} at load {getloadavg()[0]:.0f}", SHOWN),
+        (f"joiner: decisions a second of CPU, {each}", f"{count / cpu:,.0f}", SHOWN),
+        (f"joiner: µs of CPU a decision, {each}", f"{cpu / count * 1e6:.1f}", ""),
+        (f"joiner: time of reading alone, {each}", f"1/{wall / null_wall:.1f} (CPU 1/{cpu / null_cpu:.1f})", ""),
+        (f"joiner: index read again, decisions a second, {each}", f"{count / rebuilt:,.0f}", ""),
+        (f"joiner: index, bytes a decision, {each}", f"{size:.1f}", f"≤ {BYTES_BOUND}"),
+    ]
+
+
+def rebuild_secs(settings: dict[str, object]) -> float:
+    """Return the seconds from the first record to the last of reading a lost index again."""
+    Path(str(settings["labels.index"])).unlink()
+    joiner = JoinerProcess(settings)
+    try:
+        joiner.wait_for("live", timeout_secs=LONG_SECS)
+        told = {event: at for at, event, _ in joiner.events if event in ("rebuilding", "live")}
+        assert joiner.stop() == 0, joiner.errors
+    finally:
+        joiner.close()
+    return told["live"] - told["rebuilding"]
+
+
+def killed_rows(decisions: int, kills: int) -> list[tuple[str, str, str]]:
+    made = make(decisions, users=max(200, decisions // 50), labelled=MANY)
+    with KafkaServer() as kafka, tempfile.TemporaryDirectory() as folder:
+        joined = JoinedTopics.create(Topics(kafka.bootstrap))
+        joined.produce(made.decisions, made.labels)
+        settings = joined.settings(Path(folder))
+        how = killed(joined, settings, made, kills)
+        kept, size = index_size(joined, settings)
+    what = f"joiner: {len(made.decisions):,} decisions, {len(made.labels):,} labels, killed {kills} times ({how})"
+    return [
+        (what, f"each joined once, at load {getloadavg()[0]:.0f}", "each once"),
+        ("joiner: index after that, bytes a decision", f"{size / kept:.1f}", f"≤ {BYTES_BOUND}"),
     ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labels_and_decisions import DAY_MS, RETENTION_MS, Sent, decision, label, oracle
-from stream.join import Join, horizon_ms
+from stream.join import Join, by_place, horizon_ms
 from stream.label_index import LabelIndex
 from stream.labelled_record import decode_labelled
 
@@ -37,7 +37,7 @@ def run(index, decisions, labels, batches, sample_rate=1.0):
     for take in [*batches, (len(decisions), len(labels))]:
         some = [rows[at[i] : at[i] + take[i]] for i, rows in enumerate((decisions, labels))]
         at = [at[0] + take[0], at[1] + take[1]]
-        joined = join.apply(*some, clocks)
+        joined = join.apply(*map(by_place, some), clocks)
         behind = [(topic, 0) for i, topic in enumerate(("decisions", "labels")) if at[i] < len((decisions, labels)[i])]
         join.expire(horizon_ms(clocks, "decisions", behind), joined)
         written += joined.written
@@ -150,7 +150,7 @@ def test_a_sampled_index_keeps_its_share_of_approvals_and_all_others(make):
     ],
 )
 def test_what_is_no_label_is_set_aside_with_its_reason(make, value, reason):
-    joined = Join(make()).apply([Sent("decisions", 0, 0, value)], [Sent("labels", 0, 0, value)], {})
+    joined = Join(make()).apply(*(by_place([Sent(topic, 0, 0, value)]) for topic in ("decisions", "labels")), {})
     assert [(letter.error, letter.message.value()) for letter in joined.letters] == [(reason, value)]
     assert joined.refused_decisions.total() == 1
     assert joined.written == []

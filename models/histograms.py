@@ -6,6 +6,10 @@
 
 Edges are values that occurred, at fixed quantiles, so bins hold about equally many events and an edge is exact in
 float32; a value that makes up more than a bin's share gives fewer, larger bins. NaN is counted apart.
+
+Scores are another matter: trees give thousands of payments one score, and the libraries, from which a reference comes,
+agree with the engines, which score, only to about 1e-5. An edge at such a score would cut them apart by rounding alone,
+so a score's edges lie in gaps between scores.
 """
 
 import math
@@ -22,6 +26,8 @@ from models.errors import BundleError
 FEATURE_QUANTILES = tuple(at / 20 for at in range(1, 20))
 # Most scores lie near 0, and the few that matter near the thresholds.
 SCORE_QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+# Scores closer than this share of themselves may be one score, rounded differently; ten times what engines differ by.
+SCORES_APART = 1e-4
 
 
 class Histogram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,14 +61,21 @@ class Histograms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     score: Histogram
 
 
-def histogram(values: npt.NDArray[np.float32], quantiles: Sequence[float] = FEATURE_QUANTILES) -> Histogram:
-    """Return the histogram of values float32[n] with edges at those of their quantiles that differ."""
+def histogram(
+    values: npt.NDArray[np.float32], quantiles: Sequence[float] = FEATURE_QUANTILES, apart: float = 0.0
+) -> Histogram:
+    """Return the histogram of values float32[n] with edges at those of their quantiles that differ.
+
+    apart: above 0, an edge is moved down to the middle of the gap below it; values that differ by less than this share
+    of themselves have no gap between them.
+    """
     finite = values[np.isfinite(values)].astype(np.float64)
     if not len(finite):
         return _count(values, np.empty(0))
     edges = np.unique(np.quantile(finite, quantiles, method="inverted_cdf"))
     # Nothing lies below the smallest value; as an edge it would only make an empty bin.
-    return _count(values, edges[edges > finite.min()])
+    edges = edges[edges > finite.min()]
+    return _count(values, _in_gaps(np.unique(finite), edges, apart) if apart else edges)
 
 
 def reference(
@@ -70,7 +83,7 @@ def reference(
 ) -> Histograms:
     """Return the histograms of features float32[n, k] and of scores float32[m]."""
     columns = {name: histogram(features[:, at]) for at, name in enumerate(feature_names)}
-    return Histograms(columns, histogram(scores, SCORE_QUANTILES))
+    return Histograms(columns, histogram(scores, SCORE_QUANTILES, SCORES_APART))
 
 
 def render_histograms(histograms: Histograms) -> bytes:
@@ -89,6 +102,13 @@ def read_histograms(content: bytes, feature_names: Sequence[str]) -> Histograms:
     if set(found.features) != set(feature_names) or len({one.events for one in found.features.values()}) > 1:
         raise BundleError("The reference histograms are not of this model's features; train or copy the bundle again.")
     return found
+
+
+def _in_gaps(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64], apart: float) -> npt.NDArray[np.float64]:
+    """Return float32 values in the middle between each edge and the next value, of those ascending, clearly below."""
+    place = np.searchsorted(values, edges * (1.0 - apart), "left") - 1
+    edges, place = edges[place >= 0], place[place >= 0]
+    return np.unique(((values[place] + edges) / 2).astype(np.float32)).astype(np.float64)
 
 
 def _count(values: npt.NDArray[np.float32], edges: npt.NDArray[np.float64]) -> Histogram:

@@ -67,21 +67,29 @@ def report_html(evaluation: Evaluation, about: Mapping[str, Any], plots: Mapping
 def page(title: str, shown: Sequence[Table], plots: Mapping[str, str]) -> str:
     """Return one HTML page. Whatever a table says is text; the plots are taken to be sound SVG."""
     first, rest = shown[:1], shown[1:]
-    figures = "".join(f"<figure><h2>{html.escape(name)}</h2>{svg}</figure>" for name, svg in plots.items())
+    return document(title, "".join(map(table_html, first)) + plots_html(plots) + "".join(map(table_html, rest)))
+
+
+def document(title: str, body: str) -> str:
+    """Return a page that needs nothing else around a sound body."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         # Nothing is loaded and nothing runs, whatever a value in the data may look like.
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>"
-        + "".join(map(_table, first))
-        + (f'<div class="plots">{figures}</div>' if figures else "")
-        + "".join(map(_table, rest))
-        + "</body></html>\n"
+        f"{body}</body></html>\n"
     )
 
 
-def _table(table: Table) -> str:
+def plots_html(plots: Mapping[str, str]) -> str:
+    """Return plots by title as a grid; they are taken to be sound SVG."""
+    figures = "".join(f"<figure><h2>{html.escape(name)}</h2>{svg}</figure>" for name, svg in plots.items())
+    return f'<div class="plots">{figures}</div>' if figures else ""
+
+
+def table_html(table: Table) -> str:
+    """Return a table; whatever it says is text."""
     heads = "".join(f"<th>{html.escape(head)}</th>" for head in table.heads)
     rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""

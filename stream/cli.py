@@ -19,6 +19,7 @@ from stream.errors import FraudstreamError
 from stream.verbs.backfill import backfill
 from stream.verbs.demo import demo
 from stream.verbs.doctor import doctor
+from stream.verbs.drift import drift
 from stream.verbs.evaluate import evaluate
 from stream.verbs.explain import explain
 from stream.verbs.invocation import Invocation, read_assignment
@@ -47,7 +48,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Run it": (topics, worker, monitor, doctor, top),
     "Your data": (publish, label, rekey, backfill),
     "Models": (train, evaluate, models, score),
-    "Why": (explain,),
+    "Why": (explain, drift),
 }
 
 

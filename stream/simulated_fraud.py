@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stream.simulated_world import Payments, World
 
-__all__ = ["PATTERNS", "commit_fraud"]
+__all__ = ["NEW_PATTERN", "PATTERNS", "commit_fraud", "remote_access"]
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
@@ -129,3 +129,25 @@ _PATTERNS: Final[tuple[tuple[str, float, _Draw], ...]] = (
 
 #: Names of the patterns, in the order of their numbers from 1.
 PATTERNS: Final = tuple(name for name, _, _ in _PATTERNS)
+
+#: The pattern that is there only as a drift: no model has learned from it. Its number is the one after PATTERNS.
+NEW_PATTERN: Final = "remote_access"
+
+
+def remote_access(rng: np.random.Generator, world: World, wanted: int, from_ms: int, span_ms: int) -> Payments:
+    """Return payments by malware on people's own devices: at their usual shops, for usual sums, but hour after hour.
+
+    Nothing that gives the other patterns away is there: no strange device, no country abroad, no tiny amounts.
+    """
+    episodes = _Episodes(rng, _sizes(rng, wanted, 4, 10))
+    user = world.active_users(rng, episodes.number)[episodes.episode]
+    merchant = world.usual_merchants[user, rng.integers(0, world.usual, episodes.rows)]
+    device = user * world.devices_each + rng.integers(0, world.device_count[user])
+    euros = world.spending[user] * world.price[merchant] * rng.uniform(0.8, 2.0, episodes.rows)
+    longest_ms = 10 * 2 * HOUR_MS
+    start_ms = rng.integers(from_ms, max(from_ms + 1, span_ms - longest_ms), episodes.number)
+    times = episodes.times(start_ms, 20 * MINUTE_MS, 2 * HOUR_MS)
+    late = times >= span_ms
+    times[late] = rng.integers(min(from_ms, span_ms - 1), span_ms, int(late.sum()))
+    found = Payments(times, user, merchant, device, euros, np.full(episodes.rows, len(PATTERNS) + 1, np.int8))
+    return found.rows(np.arange(wanted))

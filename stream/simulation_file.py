@@ -1,4 +1,4 @@
-"""A simulated history as a file, labels included."""
+"""A simulated history as a file, labels included, or its labels alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ EXTENSIONS: Final = (".jsonl", ".csv", ".parquet")
 
 
 def write_simulation(table: Any, path: Path, progress: Callable[[int], object] = lambda _: None) -> None:
-    """Write the table as its extension says: .jsonl, .csv or .parquet. Raises UsageError.
+    """Write payments or labels as the extension says: .jsonl, .csv or .parquet. Raises UsageError.
 
     progress: called with the rows written so far.
     """
@@ -44,9 +44,10 @@ def _write_json(table: Any, path: Path, progress: Callable[[int], object]) -> No
 
 
 def _write_csv(table: Any, path: Path, progress: Callable[[int], object]) -> None:
-    # RFC 3339, as a transaction has it; a CSV writer's own form of a time has a space in it.
-    times = pc.strftime(table.column("event_time"), format="%Y-%m-%dT%H:%M:%SZ")
-    table = table.set_column(table.column_names.index("event_time"), "event_time", times)
+    if "event_time" in table.column_names:
+        # RFC 3339, as a transaction has it; a CSV writer's own form of a time has a space in it.
+        times = pc.strftime(table.column("event_time"), format="%Y-%m-%dT%H:%M:%SZ")
+        table = table.set_column(table.column_names.index("event_time"), "event_time", times)
     written = 0
     with path.open("wb") as file, pa.csv.CSVWriter(file, table.schema) as writer:
         for batch in table.to_batches(ROWS):

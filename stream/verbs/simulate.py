@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     epilog=example(
         "fraudstream simulate -o history.parquet --events 200000 --users 5000",
         "fraudstream simulate --topic transactions --rate 500",
+        "fraudstream simulate -o drifted.parquet --drift inflation:1.5@20 --drift no-device@25 --labels labels.csv",
     )
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A .jsonl, .csv or .parquet.")
@@ -61,13 +62,51 @@ if TYPE_CHECKING:
     show_default=True,
     help="The same seed, the same payments.",
 )
+@click.option(
+    "--weekend",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    default=1.0,
+    show_default=True,
+    help="Payments of a Saturday or Sunday, times those of another day; such days are a tenth dearer, too.",
+)
+@click.option(
+    "--drift",
+    "drifts",
+    multiple=True,
+    metavar="KIND[:STRENGTH][@DAY]",
+    help="Something that changes from that day on (without @DAY: from the middle on); repeatable.",
+)
+@click.option(
+    "--labels",
+    "label_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write what `fraudstream label --file` takes: who was a fraud, and when that becomes known.",
+)
 @passed
 def simulate(
-    invocation: Invocation, output: Path | None, topic: str | None, rate: float | None, start: datetime, **size: Any
+    invocation: Invocation,
+    output: Path | None,
+    topic: str | None,
+    rate: float | None,
+    start: datetime,
+    drifts: tuple[str, ...],
+    label_file: Path | None,
+    **size: Any,
 ) -> None:
-    """Simulate cardholders, merchants and several kinds of fraud.
+    r"""Simulate cardholders, merchants and several kinds of fraud.
 
     A file holds the labels too (is_fraud, fraud_pattern); a topic gets the transactions alone.
+
+    \b
+    Kinds of drift, and their usual strength:
+      inflation   1.5   amounts times as high
+      trend       1.25  amounts grow by this factor each week
+      countries   0.25  share of payments that move to rare countries
+      fraud       0.01  share of payments that become a fraud no model has seen
+      no-device   1     share of payments that lose device_id
+      no-country  1     share of payments that lose country
     """
     if (output is None) == (topic is None):
         raise click.UsageError("Give --output or --topic, one of the two.")
@@ -75,17 +114,21 @@ def simulate(
         raise click.UsageError("--rate goes with --topic.")
     from stream.simulate import Simulation
     from stream.simulate import simulate as draw
+    from stream.simulated_drift import read_drift
 
     start_ms = int(start.replace(tzinfo=UTC).timestamp() * 1000)
-    simulation = Simulation(start_ms=start_ms, **size)
+    simulation = Simulation(start_ms=start_ms, drifts=tuple(map(read_drift, drifts)), **size)
     if output is not None:
-        _to_file(draw(simulation), output)
+        table = draw(simulation)
+        _to_file(table, output)
+        _labels(table, label_file, simulation.seed)
         return
     from stream.publish import as_fast_as_possible, at_rate
 
     settings = invocation.real_broker("simulate --topic")
     pacing = at_rate(rate) if rate else as_fast_as_possible
     table = draw(simulation)
+    _labels(table, label_file, simulation.seed)
     send(_rows(table), table.num_rows, settings, str(topic), pacing)
 
 
@@ -97,6 +140,17 @@ def _to_file(table: Any, output: Path) -> None:
         write_simulation(table, output, progress)
     frauds = table.column("is_fraud").to_numpy().sum()
     click.echo(f"{output}: {count(table.num_rows, 'transaction')}, {count(int(frauds), 'fraud')}")
+
+
+def _labels(table: Any, path: Path | None, seed: int) -> None:
+    from stream.simulated_labels import simulated_labels
+    from stream.simulation_file import write_simulation
+
+    if path is not None:
+        labels = simulated_labels(table, seed)
+        write_simulation(labels, path)
+        frauds = int(labels.column("is_fraud").to_numpy().sum())
+        click.echo(f"{path}: {count(labels.num_rows, 'label')}, {count(frauds, 'fraud')}")
 
 
 def _rows(table: Any) -> "Iterator[Row]":

@@ -79,3 +79,18 @@ def test_features_counted_over_different_numbers_of_events_are_refused():
     other = Histogram([1.0], [3, 5], 0)
     with pytest.raises(BundleError, match="not of this model's features"):
         read_histograms(render_histograms(Histograms({"a": one, "b": other}, one)), ["a", "b"])
+
+
+def test_a_score_that_is_rounded_otherwise_stays_in_its_bin():
+    rng = np.random.default_rng(5)
+    leaves = np.sort(rng.beta(0.3, 20, 40)).astype(np.float32)  # trees give many payments one score
+    scores = rng.choice(leaves, 20_000, p=rng.dirichlet(np.full(40, 0.3)))
+    made = reference(rng.normal(size=(10, 1)).astype(np.float32), ["a"], scores).score
+    for error in (-2e-5, 2e-5):
+        assert made.count((scores * (1 + error)).astype(np.float32)) == made
+
+
+@given(FLOATS)
+def test_edges_in_gaps_are_edges_that_count_as_naively(values):
+    found = histogram(values, apart=1e-4)
+    assert (found.counts, found.missing) == naive_counts(values, found.edges)

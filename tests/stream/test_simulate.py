@@ -1,18 +1,30 @@
 """The simulator: the same seed gives the same people, and thieves behave like thieves."""
 
 import hashlib
+import re
+from dataclasses import replace
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from command import Command, sentence
+from stream.cli import fraudstream
 from stream.codec import Decoder
 from stream.errors import UsageError
 from stream.files import FileRecord
 from stream.mapping import Limits, Mapping
 from stream.simulate import LABEL_COLUMNS, Simulation, simulate, transactions
-from stream.simulated_fraud import PATTERNS
+from stream.simulated_drift import KINDS, read_drift
+from stream.simulated_fraud import NEW_PATTERN, PATTERNS
+from stream.simulated_labels import simulated_labels
+
+#: SHA-256 of a simulation's records, taken before there were drifts.
+UNCHANGED = "a32d6f9f6ef968745a60f81ad1c94f550212ab7806a31c6648d4b2c1e7a072e3"
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +139,151 @@ def test_a_zipf_law_makes_few_cardholders_pay_most():
 def test_an_impossible_simulation_is_refused_with_a_sentence(changes):
     with pytest.raises(UsageError, match=r"^a simulation needs "):
         Simulation(**changes)
+
+
+# --- drifts ----------------------------------------------------------------------------------------------------------
+
+DAY_MS = 86_400_000
+CALM = Simulation(events=20_000, users=300, merchants=100, days=10, seed=5)
+
+
+@pytest.fixture(scope="module")
+def calm():
+    return simulate(CALM)
+
+
+def drifted(*texts: str):
+    return simulate(replace(CALM, drifts=tuple(map(read_drift, texts))))
+
+
+def since(table, day: float):
+    times = column(table, "event_time").astype("M8[ms]").astype(np.int64)
+    return table.filter(pa.array(times >= CALM.start_ms + day * DAY_MS))
+
+
+def rows_of(table) -> list[bytes]:
+    return [value for batch in transactions(table) for _, value in batch]
+
+
+def test_a_simulation_without_drift_is_byte_for_byte_what_it_was():
+    rows = rows_of(simulate(Simulation(events=3_000, users=100, seed=9)))
+    assert hashlib.sha256(b"\n".join(rows)).hexdigest() == UNCHANGED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_before_its_day_a_drift_changes_nothing_and_from_then_on_it_does(calm, kind):
+    before, after = rows_of(calm), rows_of(drifted(f"{kind}@6"))
+    first = next(at for at, (one, other) in enumerate(zip(before, after, strict=True)) if one != other)
+    assert len(before) - since(calm, 6).num_rows <= first < len(before) - since(calm, 7).num_rows
+
+
+def test_inflation_multiplies_every_amount_by_its_strength(calm):
+    ratio = column(since(drifted("inflation:2@6"), 6), "amount") / column(since(calm, 6), "amount")
+    assert np.median(ratio) == pytest.approx(2, abs=1e-3)
+    assert ratio.max() < 2.6  # amounts of a cent or two are rounded
+
+
+def test_a_trend_grows_by_its_strength_in_a_week(calm):
+    grown = simulate(replace(CALM, drifts=(read_drift("trend:1.5@2"),)))
+    ratio = column(since(grown, 9), "amount")[:200] / column(since(calm, 9), "amount")[:200]
+    assert np.median(ratio) == pytest.approx(1.5, rel=0.02)
+
+
+def test_a_new_country_mix_moves_the_share_asked_for_to_rare_countries(calm):
+    def rare(table) -> float:
+        return pc.mean(pc.is_in(table["country"], pa.array(["US", "JP", "KW"])).cast("int8")).as_py()
+
+    usual = rare(since(calm, 6))
+    assert rare(since(drifted("countries:0.4@6"), 6)) == pytest.approx(usual + 0.4 * (1 - usual), abs=0.02)
+
+
+def test_a_new_fraud_uses_the_owners_own_devices_and_takes_the_place_of_honest_payments(calm):
+    table = drifted("fraud:0.05@6")
+    frauds = table.filter(pc.equal(table["fraud_pattern"], NEW_PATTERN))
+    assert table.num_rows == calm.num_rows
+    assert frauds.num_rows == pytest.approx(0.05 * since(calm, 6).num_rows, abs=1)
+    assert pc.all(frauds["is_fraud"]).as_py()
+    known = set(pc.unique(calm.filter(pc.invert(calm["is_fraud"]))["device_id"]).to_pylist())
+    strange = [device for device in pc.unique(frauds["device_id"]).to_pylist() if device not in known]
+    assert len(strange) < 0.3 * len(pc.unique(frauds["device_id"]))
+
+
+@pytest.mark.parametrize("name", ["device_id", "country"])
+def test_a_broken_field_turns_missing_for_the_share_asked_for_and_nothing_else_changes(calm, name):
+    table = drifted(f"no-{name.removesuffix('_id')}:0.7@6")
+    after, usual = since(table, 6)[name], since(calm, 6)[name]
+    assert after.null_count - usual.null_count == pytest.approx(0.7 * (len(usual) - usual.null_count), rel=0.05)
+    assert table.drop_columns([name]).equals(calm.drop_columns([name]))
+
+
+def test_drifts_come_together_and_without_a_day_begin_in_the_middle(calm):
+    table = drifted("inflation:3", "no-country")
+    assert table.slice(0, calm.num_rows - since(calm, 5).num_rows).equals(
+        calm.slice(0, calm.num_rows - since(calm, 5).num_rows)
+    )
+    assert since(table, 5)["country"].null_count == since(table, 5).num_rows
+    assert np.median(column(since(table, 5), "amount") / column(since(calm, 5), "amount")) == pytest.approx(3, abs=0.01)
+
+
+def test_a_weekend_has_as_many_payments_as_asked_for():
+    week = simulate(replace(CALM, days=14.0, weekend=0.5))  # 2024-01-01 is a Monday
+    days = (column(week, "event_time").astype("M8[D]").astype(np.int64) + 3) % 7
+    counts = np.bincount(days, minlength=7)
+    assert counts[5:].mean() == pytest.approx(0.5 * counts[:5].mean(), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("inflaton", "there is no drift inflaton; did you mean inflation?"),
+        ("inflation:", "a drift is written KIND"),
+        ("inflation:much", "a drift is written KIND"),
+        ("inflation@", "a drift is written KIND"),
+        ("inflation:0", "takes a strength of 0.01 to 100"),
+        ("no-device:nan", "takes a strength of 0 to 1"),
+        ("fraud@-1", "begins on a day from 0 on"),
+        ("fraud@nan", "begins on a day from 0 on"),
+    ],
+)
+def test_a_drift_that_cannot_be_is_refused_with_a_sentence(text, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
+        read_drift(text)
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+
+def test_labels_come_within_hours_from_analysts_and_within_weeks_from_chargebacks(table):
+    labels = simulated_labels(table, 5)
+    truth = dict(zip(table["transaction_id"].to_pylist(), table["is_fraud"].to_pylist(), strict=True))
+    paid = dict(zip(table["transaction_id"].to_pylist(), table["event_time"].cast("int64").to_pylist(), strict=True))
+    rows = labels.to_pylist()
+    assert all(truth[row["transaction_id"]] is row["is_fraud"] for row in rows)
+    assert [row["label_time"] for row in rows] == sorted(row["label_time"] for row in rows)
+    days = {
+        fraud: np.array([row["label_time"] - paid[row["transaction_id"]] for row in rows if row["is_fraud"] is fraud])
+        / DAY_MS
+        for fraud in (True, False)
+    }
+    assert len(days[True]) == 500
+    assert 0.4 < (days[True] <= 3).mean() < 0.6
+    assert 10 < np.median(days[True][days[True] > 3]) < 25
+    assert days[True].max() <= 120
+    assert days[False].max() <= 3
+    assert 0.45 < len(days[False]) / (table.num_rows - 500) < 0.55
+
+
+def test_the_verb_writes_drifted_payments_and_their_labels(tmp_path):
+    path, labels = tmp_path / "payments.parquet", tmp_path / "labels.csv"
+    args = ["simulate", "-o", str(path), "--events", "2000", "--users", "50", "--days", "4", "--labels", str(labels)]
+    done = CliRunner().invoke(fraudstream, [*args, "--drift", "no-country@2", "--weekend", "0.8"])
+    assert done.exit_code == 0
+    assert pq.read_table(path)["country"].null_count == pytest.approx(1_000, abs=150)
+    lines = labels.read_text().splitlines()
+    assert lines[0] == '"transaction_id","user_id","is_fraud","label_time"'
+    assert f"{labels}: {len(lines) - 1:,} labels" in done.output
+
+
+def test_a_drift_the_verb_does_not_know_ends_with_a_sentence(tmp_path):
+    done = Command(tmp_path)("simulate", "-o", "x.csv", "--drift", "inflaton")
+    assert (done.returncode, sentence(done)) == (2, "there is no drift inflaton; did you mean inflation?")

@@ -1,0 +1,48 @@
+"""The drift lab in small, one seed pinned: each injected drift is found in time, and its quiet twin stays silent."""
+
+import pytest
+
+from bench.drift import DAY_MS, QUIET, Plan, delays, learn, run, world
+
+SEED = 11
+PLAN = Plan(
+    learn=7.0,
+    watch=7.5,
+    drift_after=2 + 10 / 24,
+    shown={"inflation:2": 0.5, "countries:0.5": 0.5, "no-device": 0.5, "no-country": 0.5, "trend:10": 5.0},
+    train_rows=20_000,
+)
+
+#: By which alert, and within how many hours, each must be found.
+BOUNDS = {
+    "inflation:2": ("feature_drift", 8),
+    "countries:0.5": ("feature_drift", 8),
+    "no-device": ("feature_missing", 8),
+    "no-country": ("feature_missing", 8),
+    "trend:10": ("feature_drift", 120),
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    people = world(PLAN, SEED)
+    runs = run(PLAN, learn(PLAN, people.learned, tmp_path_factory.mktemp("lab") / "bundle"), people)
+    return runs, delays(PLAN, people, runs)
+
+
+@pytest.mark.parametrize("kind", BOUNDS)
+def test_a_drift_is_found_in_time(found, kind):
+    alert, hours = BOUNDS[kind]
+    delay = found[1][kind, alert]
+    assert delay is not None
+    assert delay[0] <= hours
+
+
+def test_the_quiet_twin_raises_nothing_from_monday_to_friday(found):
+    weekend_ms = PLAN.simulation(SEED).start_ms + 19 * DAY_MS  # day 19 is a Saturday; with a rhythm of a day it is new
+    alerts = [
+        (name, subject)
+        for at, name, subject in found[0][QUIET].said
+        if name.endswith(("_drift", "_missing")) and at < weekend_ms
+    ]
+    assert alerts == []

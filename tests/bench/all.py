@@ -13,6 +13,7 @@ import explain
 import gpu
 import latency
 import memory
+import reasons
 import recovery
 import swap
 import throughput
@@ -26,6 +27,7 @@ PARTS = {
     "throughput": throughput.table,
     "latency": latency.table,
     "recovery": recovery.table,
+    "reasons": reasons.table,
     "swap": swap.table,
     "memory": memory.table,
 }

@@ -5,6 +5,7 @@ splits a forest's margin into one part a feature and a bias, as the libraries' o
 meta-model is linear in the margins, so the weighted parts add up to the log-odds of the score.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from models.bundle import Bundle
 from models.errors import BundleError
 from models.forest import Forest, parse_lightgbm, parse_xgboost
+from models.sentences import Money, in_minor_units
 from models.shap import Contributions
 
 
@@ -59,18 +61,21 @@ class Explainer:
         """Return each feature's part in the log-odds, float64[m, k], of x float32[m, k]."""
         return self.explain(x)[0]
 
-    def top(self, x: npt.NDArray[np.float32], n: int = 3) -> list[list[Reason]]:
+    def top(self, x: npt.NDArray[np.float32], n: int = 3, money: Sequence[Money] = ()) -> list[list[Reason]]:
         """Return for each row the n features that moved its score most either way, the strongest first.
 
-        Features without any part in the score are left out; among equals the first declared comes first.
+        Features without any part in the score are left out; among equals the first declared comes first. money: how
+        each row's amounts are said; without it, in minor units.
         """
         contributions = self.contributions(x)
         order = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :n]
         return [
-            [self._reason(column, parts[column], row[column]) for column in columns if parts[column] != 0.0]
-            for columns, parts, row in zip(order.tolist(), contributions.tolist(), x.tolist(), strict=True)
+            [self._reason(column, parts[column], row[column], say) for column in columns if parts[column] != 0.0]
+            for columns, parts, row, say in zip(
+                order.tolist(), contributions.tolist(), x.tolist(), money or [in_minor_units] * len(x), strict=True
+            )
         ]
 
-    def _reason(self, column: int, contribution: float, value: float) -> Reason:
+    def _reason(self, column: int, contribution: float, value: float, money: Money) -> Reason:
         feature = self._names[column]
-        return Reason(feature, contribution, value, self._sentences[feature].fill(feature, value))
+        return Reason(feature, contribution, value, self._sentences[feature].fill(feature, value, money))

@@ -1,7 +1,8 @@
-"""The plain words of a reason, such as "{value:.0f} payments in the last hour"."""
+"""The plain words of a reason, such as "{value:.0f} payments in the last hour" or "{money} spent today"."""
 
 import math
 import re
+from collections.abc import Callable
 from string import Formatter
 
 import msgspec
@@ -11,22 +12,32 @@ from models.errors import BundleError
 MAX_LENGTH = 200
 # A bundle's sentence is data from elsewhere: only the value may stand in it, in a format that can do no harm
 # (a width of a billion would).
+MONEY = "{money}"
 FORMAT = re.compile(r",?(\.[0-9])?[fge%]?")
 
 
+#: Says an amount of minor units for people.
+Money = Callable[[float], str]
+
+
+def in_minor_units(minor: float) -> str:
+    """Say an amount whose currency is not known."""
+    return f"{minor:,.0f} in minor units"
+
+
 class Sentence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one feature is said: `text` with {value} in it, and other words, if any, for a value of 0 and for NaN."""
+    """How one feature is said: `text` with {value} or {money} in it, and other words, if any, for 0 and for NaN."""
 
     text: str
     text_zero: str = ""
     text_nan: str = ""
 
-    def fill(self, feature: str, value: float) -> str:
-        """Return the sentence for one value of the feature."""
+    def fill(self, feature: str, value: float, money: Money = in_minor_units) -> str:
+        """Return the sentence for one value of the feature; money says it where it is an amount."""
         if math.isnan(value):
             return self.text_nan or f"nothing known yet for {feature.replace('_', ' ')}"
         text = self.text_zero if value == 0.0 and self.text_zero else self.text
-        return text.format(value=value)
+        return text.format(money=money(value)) if MONEY in text else text.format(value=value)
 
 
 def check_sentence(feature: str, sentence: Sentence) -> None:
@@ -35,15 +46,20 @@ def check_sentence(feature: str, sentence: Sentence) -> None:
         raise BundleError(f"The sentence of feature {feature!r} for an unknown value must not hold a value.")
     for text in (sentence.text, sentence.text_zero, sentence.text_nan):
         fields = _fields(feature, text)
-        if any(name != "value" or conversion or not FORMAT.fullmatch(spec) for name, spec, conversion in fields):
+        if any(conversion or not _allowed(name, spec) for name, spec, conversion in fields):
             raise BundleError(
-                f"The sentence of feature {feature!r} may hold only {{value}}, with a format such as {{value:.0f}}.",
+                f"The sentence of feature {feature!r} may hold only {{value}}, with a format such as {{value:.0f}}, "
+                f"or {{money}}.",
             )
         if len(text) > MAX_LENGTH or len(fields) > 1 or not text.isprintable():
             raise BundleError(
                 f"The sentence of feature {feature!r} must be one line of at most {MAX_LENGTH} characters "
                 "with at most one value.",
             )
+
+
+def _allowed(name: str, spec: str) -> bool:
+    return (name == "value" and FORMAT.fullmatch(spec) is not None) or (name == "money" and not spec)
 
 
 def _fields(feature: str, text: str) -> list[tuple[str, str, str | None]]:

@@ -9,7 +9,8 @@
     text = "{value:.0f} payments in the last hour"    # how a reason says it
 
 Every aggregate looks at the user's payments with event time in (t - window, t], the payment at t itself included.
-Amounts are in minor units (cents). NaN stands for "there is nothing to say".
+Amounts are in minor units (cents); a text says one in the payment's own currency with {money}, as in "{money} spent in
+the last hour". NaN stands for "there is nothing to say".
 
 | aggregate          | field      | value                                                                            |
 |--------------------|------------|----------------------------------------------------------------------------------|
@@ -45,6 +46,7 @@ AMOUNT_AGGREGATES = ("value", "sum", "mean", "std", "min", "max", "ratio")
 FIELD_AGGREGATES = ("distinct", "first_seen")
 PLAIN_AGGREGATES = ("count", "seconds_since_last")
 AGGREGATES = AMOUNT_AGGREGATES + FIELD_AGGREGATES + PLAIN_AGGREGATES
+MONEY_AGGREGATES = tuple(name for name in AMOUNT_AGGREGATES if name != "ratio")  # their values are amounts
 MEANING_VERSION = "1"  # raised when an aggregate's meaning changes, so that no model meets the new meaning unawares
 
 UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -68,14 +70,6 @@ class Feature:
     text: str
     text_nan: str = ""
     text_zero: str = ""
-
-    def sentence(self, value: float) -> str:
-        """Return the feature's value in plain words."""
-        if value != value:  # noqa: PLR0124 - only NaN differs from itself
-            return self.text_nan or f"{self.name} is unknown"
-        if value == 0 and self.text_zero:
-            return self.text_zero
-        return self.text.format(value=value)
 
 
 @dataclass(frozen=True)
@@ -195,9 +189,9 @@ def _parse_feature(entry: dict[str, Any], place: int) -> Feature:
         aggregate,
         _parse_field(entry, aggregate, where),
         _parse_window(entry, aggregate, where),
-        _sentence(entry, "text", where),
-        _sentence(entry, "text_nan", where) if "text_nan" in entry else "",
-        _sentence(entry, "text_zero", where) if "text_zero" in entry else "",
+        _sentence(entry, "text", aggregate, where),
+        _sentence(entry, "text_nan", aggregate, where) if "text_nan" in entry else "",
+        _sentence(entry, "text_zero", aggregate, where) if "text_zero" in entry else "",
     )
 
 
@@ -226,12 +220,14 @@ def _parse_window(entry: dict[str, Any], aggregate: str, where: str) -> int:
     return window_ms
 
 
-def _sentence(entry: dict[str, Any], key: str, where: str) -> str:
+def _sentence(entry: dict[str, Any], key: str, aggregate: str, where: str) -> str:
     text = _text(entry, key, where)
+    if "{money}" in text and aggregate not in MONEY_AGGREGATES:
+        raise FeatureSetError(f"{where} has a {key} with {{money}}, but {aggregate} is no amount: write {{value}}.")
     try:
-        text.format(value=1.0)
+        text.format(value=1.0, money="1.00 EUR")
     except (LookupError, ValueError, AttributeError, TypeError):
-        raise FeatureSetError(f"{where} has a {key} that names more than {{value}}: {text!r}.") from None
+        raise FeatureSetError(f"{where} has a {key} that names more than {{value}} or {{money}}: {text!r}.") from None
     return text
 
 

@@ -122,7 +122,7 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
         raise
     # The first batch must not wait for kernels to load or a session to allocate.
     _warm_windows(spec, scoring.feature_set)
-    scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32))
+    scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32), np.zeros(1, np.uint16))
     fresh = begins_now(namespace, registered, settings.store.recovery)
     app = _wire(settings, observer, first, spec, store, around, bootstrap, begins_now=fresh)
     observer.started(model=scoring.model, engine=scoring.engine, feature_set=scoring.feature_set.hash, state=spec.hash)

@@ -1,8 +1,13 @@
 """Currencies and how many decimals each has (ISO 4217), which is what turns an amount into integer minor units."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Final
 
-__all__ = ["EXPONENTS"]
+from models.sentences import in_minor_units
+from state.events import currency_code
+
+__all__ = ["EXPONENTS", "money_of"]
 
 _NONE = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _THREE = "BHD IQD JOD KWD LYD OMR TND"
@@ -21,3 +26,15 @@ EXPONENTS: Final[dict[str, int]] = {
     for exponent, names in ((0, _NONE), (2, _TWO), (3, _THREE), (4, _FOUR))
     for currency in names.split()
 }
+
+
+@cache
+def money_of(code: int) -> Callable[[float], str]:
+    """Return what says an amount of minor units for people, in major units of the currency with this code.
+
+    Code 0, or any other that is no currency's: in minor units, since nobody knows how many make a major one.
+    """
+    for currency, decimals in EXPONENTS.items():
+        if currency_code(currency) == code:
+            return lambda minor: f"{minor / 10**decimals:,.{decimals}f} {currency}"
+    return in_minor_units

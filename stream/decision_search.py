@@ -18,7 +18,7 @@ from stream.errors import UsageError
 from stream.murmur2 import partition_of
 from stream.topic_scan import TopicScan
 
-__all__ = ["FoundDecision", "Wanted", "find_decisions"]
+__all__ = ["Decided", "FoundDecision", "Wanted", "find_decisions"]
 
 
 class Decided(msgspec.Struct, frozen=True):

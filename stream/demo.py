@@ -103,7 +103,7 @@ def _compile(console: Console) -> None:
 def _load_engine(settings: Settings) -> None:
     """Score once, so that no transaction waits for the libraries to be loaded."""
     scoring = load_scoring(settings)
-    scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32))
+    scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32), np.zeros(1, np.uint16))
 
 
 def _model(console: Console, var: Path, seed: int) -> Path:

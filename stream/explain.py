@@ -1,7 +1,7 @@
 """Why a transaction has its score: found in the logs, scored and explained once more by the model that decided it.
 
 Step 1  the decision, from the decisions topic: it names the model's version and the engine
-Step 2  the features it was made from, from the feature log
+Step 2  the features it was made from, from the feature log; the currency of its amounts, from the input topic
 Step 3  that version's bundle
 Step 4  the score anew, by that engine: it must be the same to the bit, or nothing said here would be about it
 Step 5  the exact contributions, which with the bias add up to the score's log-odds
@@ -19,6 +19,8 @@ import numpy.typing as npt
 from models.bundle import Bundle, open_bundle
 from models.ensemble import load_engine
 from models.reasons import Explainer
+from stream.currencies import money_of
+from stream.currency_search import find_currency
 from stream.decision_search import FoundDecision, Wanted, find_decisions
 from stream.errors import FraudstreamError, UsageError
 from stream.feature_search import FeatureRow, find_features
@@ -71,8 +73,8 @@ class Explanation:
 
 def search(
     settings: Settings, wanted: Wanted, tell: Tell = lambda _, __, ___: None
-) -> tuple[list[FoundDecision], FeatureRow]:
-    """Steps 1 and 2: return the decisions wanted, the one to be explained first, and its features.
+) -> tuple[list[FoundDecision], FeatureRow, int]:
+    """Steps 1 and 2: return the decisions wanted, the one to be explained first, its features and currency code.
 
     tell: told what is being read, how many records of it were, and of at most how many. Raises FraudstreamError.
     """
@@ -95,12 +97,13 @@ def search(
             timeout_ms=settings.kafka.transaction_timeout_ms,
             tell=lambda done, total: tell("reading the feature log", done, total),
         )
+        currency = find_currency(scan, settings, decided) if row is not None else 0
     if row is None:
         raise FraudstreamError(
             f"The features of {_name(decided)} are not in the topic {topics.features}: its retention may have ended "
             f"(see `fraudstream topics show`), or topics.features named another topic then."
         )
-    return every, row
+    return every, row, currency
 
 
 def _not_found(settings: Settings, wanted: Wanted) -> str:
@@ -137,8 +140,11 @@ def find_bundle(version: str, directory: Path | None, candidates: Iterable[Path]
     )
 
 
-def explain(every: Sequence[FoundDecision], row: FeatureRow, bundle: Bundle) -> Explanation:
-    """Steps 4 and 5: explain the first decision. Raises FraudstreamError where the score cannot be had again."""
+def explain(every: Sequence[FoundDecision], row: FeatureRow, bundle: Bundle, currency: int = 0) -> Explanation:
+    """Steps 4 and 5: explain the first decision, its amounts in the currency of this code.
+
+    Raises FraudstreamError where the score cannot be had again.
+    """
     found = every[0]
     decided = found.decided
     if row.names != bundle.feature_names or row.feature_set != bundle.feature_set_hash:
@@ -160,17 +166,18 @@ def explain(every: Sequence[FoundDecision], row: FeatureRow, bundle: Bundle) -> 
         bundle.directory,
         bundle.thresholds.review,
         bundle.thresholds.decline,
-        *_parts(bundle, x),
+        *_parts(bundle, x, currency),
     )
     _check_sum(explanation)
     return explanation
 
 
-def _parts(bundle: Bundle, x: npt.NDArray[np.float32]) -> tuple[float, tuple[Contribution, ...]]:
+def _parts(bundle: Bundle, x: npt.NDArray[np.float32], currency: int) -> tuple[float, tuple[Contribution, ...]]:
     """Return the bias and the contributions of one row, the strongest first and as declared among equals."""
     parts, bias = Explainer(bundle).explain(x)
+    money = money_of(currency)
     contributions = [
-        Contribution(name, value, part, bundle.sentences[name].fill(name, value))
+        Contribution(name, value, part, bundle.sentences[name].fill(name, value, money))
         for name, value, part in zip(bundle.feature_names, x[0].tolist(), parts[0].tolist(), strict=True)
     ]
     return float(bias[0]), tuple(sorted(contributions, key=lambda one: -abs(one.contribution)))

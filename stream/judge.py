@@ -9,6 +9,7 @@ from models.ensemble import ConstantEngine, Engine
 from models.policy import APPROVE, OUTCOMES, Thresholds
 from models.reasons import Explainer
 from models.reasons import Reason as Moved
+from stream.currencies import money_of
 from stream.decision import Reason
 from stream.line import Verdicts
 
@@ -27,14 +28,15 @@ class EnsembleJudge:
         self._thresholds = thresholds
         self._explainer = explainer
 
-    def judge(self, features: npt.NDArray[np.float32]) -> Verdicts:
-        """Judge float32[n, k]; only reviewed and declined rows pay for reasons."""
+    def judge(self, features: npt.NDArray[np.float32], currencies: npt.NDArray[np.uint16]) -> Verdicts:
+        """Judge float32[n, k] of payments in currencies uint16[n]; only reviewed and declined rows pay for reasons."""
         scores = self._engine.score(features)
         outcomes = self._thresholds.decide(scores)
         held = np.flatnonzero(outcomes != APPROVE)
         reasons: dict[int, Sequence[Reason]] = {}
         if held.size:
-            tops = self._explainer.top(features[held], REASONS)
+            money = [money_of(code) for code in currencies[held].tolist()]
+            tops = self._explainer.top(features[held], REASONS, money)
             reasons = {row: [_published(why) for why in top] for row, top in zip(held.tolist(), tops, strict=True)}
         return Verdicts(scores, outcomes, reasons)
 
@@ -47,8 +49,8 @@ class ConstantJudge:
     def __init__(self, score: float) -> None:
         self._engine = ConstantEngine(score)
 
-    def judge(self, features: npt.NDArray[np.float32]) -> Verdicts:
-        """Judge float32[n, k]."""
+    def judge(self, features: npt.NDArray[np.float32], currencies: npt.NDArray[np.uint16]) -> Verdicts:  # noqa: ARG002
+        """Judge float32[n, k]; in whatever currencies uint16[n], nothing is said of it."""
         return Verdicts(self._engine.score(features), np.full(len(features), APPROVE, np.uint8), {})
 
 

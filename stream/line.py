@@ -50,8 +50,8 @@ class Judge(Protocol):
 
     outcome_names: Sequence[str]
 
-    def judge(self, features: F32) -> Verdicts:
-        """Score and decide float32[n, k]."""
+    def judge(self, features: F32, currencies: npt.NDArray[np.uint16]) -> Verdicts:
+        """Score and decide float32[n, k]; currencies: the codes uint16[n] in which reasons say amounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,8 @@ class Line:
         live = [part for part in parts if part.live < len(part.decoded.users)]
         if live:
             features = live[0].features if len(live) == 1 else np.concatenate([part.features for part in live])
-            verdicts = self._scorer.judge.judge(features)
+            currencies = np.concatenate([part.decoded.events.currency[part.live :] for part in live])
+            verdicts = self._scorer.judge.judge(features, currencies)
             clock.lap("score")
             self._encode(live, features, verdicts, output, report)
             clock.lap("encode")

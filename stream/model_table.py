@@ -74,7 +74,10 @@ def details(version: Version, path: str) -> Iterator[str]:
 
 
 def compared(one: Version, other: Version) -> Iterator[str]:
-    """Yield the two versions' metrics and gate figures side by side; a figure that one lacks is a dash."""
+    """Yield the two versions' metrics and gate figures side by side; a figure that one lacks is a dash.
+
+    Metrics of different holdouts do not compare two versions; a last line then says so.
+    """
     rows: list[tuple[str, ...]] = [("", one.name, other.name)]
     rows += [("aliases", ", ".join(one.aliases) or "—", ", ".join(other.aliases) or "—")]
     both = sorted({key for version in (one, other) for key in version.tags if key.startswith("metric.")})
@@ -85,6 +88,11 @@ def compared(one: Version, other: Version) -> Iterator[str]:
     for name in dict.fromkeys([*gates[0], *gates[1]]):
         rows.append((f"gate: {name}", *(_figure(table.get(name)) for table in gates)))
     yield from _aligned(rows, right=(1, 2))
+    if one.tags.get("holdout_sha256") != other.tags.get("holdout_sha256"):
+        yield (
+            "Note: Each version's metrics are of its own holdout, other days than the other's; what compares the two "
+            "are the gates “less the champion's”, or fraudstream evaluate on the same file."
+        )
 
 
 def stored_gates(version: Version) -> list[Gate]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPT = Path(sys.executable).with_name("fraudstream")
-DEADLINE_SECS = 120
+DEADLINE_SECS = 300
 
 
 @dataclass(frozen=True)

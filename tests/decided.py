@@ -141,7 +141,7 @@ class Past:
                 [START_MS + row * step_ms for row in share],
             )
             x = vectors(len(share), seed=share[0])
-            verdicts = judge.judge(x)
+            verdicts = judge.judge(x, np.zeros(len(x), np.uint16))
             flags = np.zeros(len(share), np.uint8)
             values = encoder.encode(columns, verdicts.scores, verdicts.outcomes, flags, verdicts.reasons, at_ms)
             for user, value in zip(columns.user_ids, values, strict=True):

@@ -70,10 +70,10 @@ def explain(
                 shown[what] = bars.enter_context(counting(what, total))
             shown[what](done, total)
 
-        every, row = search(settings, wanted, tell)
+        every, row, currency = search(settings, wanted, tell)
     version = every[0].decided.model
     bundle = find_bundle(version, directory, version_places(version, settings))
-    explanation = explain_found(every, row, bundle)
+    explanation = explain_found(every, row, bundle, currency)
     if plain:
         click.echo(orjson.dumps(as_json(explanation), option=orjson.OPT_INDENT_2))
         return

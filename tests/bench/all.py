@@ -15,6 +15,7 @@ import joiner
 import latency
 import memory
 import monitor
+import reasons
 import recovery
 import swap
 import telemetry
@@ -29,6 +30,7 @@ PARTS = {
     "throughput": throughput.table,
     "latency": latency.table,
     "recovery": recovery.table,
+    "reasons": reasons.table,
     "swap": swap.table,
     "telemetry": telemetry.table,
     "joiner": joiner.table,

@@ -8,7 +8,15 @@ from models.sentences import MAX_LENGTH, Sentence, check_sentence
 
 @pytest.mark.parametrize(
     "text",
-    ["{value}", "{value:.0f} payments", "spent {value:,.2f}", "{value:.1%} of {{all}}", "first seen here", "{value:g}"],
+    [
+        "{value}",
+        "{value:.0f} payments",
+        "spent {value:,.2f}",
+        "{value:.1%} of {{all}}",
+        "first seen here",
+        "{value:g}",
+        "{money}",
+    ],
 )
 def test_a_sentence_may_hold_the_value(text):
     sentence = Sentence(text)
@@ -31,6 +39,9 @@ def test_a_sentence_may_hold_the_value(text):
         "{value:d}",
         "{value",
         "{value} {value}",
+        "{money} of {value}",
+        "{money:.2f}",
+        "{money!r}",
         "two\nlines",
         "x" * (MAX_LENGTH + 1),
     ],
@@ -55,3 +66,10 @@ def test_zero_and_unknown_have_words_of_their_own():
 def test_without_them_zero_is_a_value_and_unknown_is_said_plainly():
     said = [Sentence("{value:.0f} payments").fill("count_1h", value) for value in (0.0, float("nan"))]
     assert said == ["0 payments", "nothing known yet for count 1h"]
+
+
+def test_money_is_said_by_whoever_knows_the_currency():
+    sentence = Sentence("{money} spent today", "nothing spent today")
+    assert sentence.fill("sum", 1234.0, lambda minor: f"{minor / 100:.2f} EUR") == "12.34 EUR spent today"
+    assert sentence.fill("sum", 1234.0) == "1,234 in minor units spent today"
+    assert sentence.fill("sum", 0.0) == "nothing spent today"

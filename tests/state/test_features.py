@@ -1,12 +1,11 @@
 """Feature sets: what they mean, what is refused, and that their hashes never change unawares."""
 
-import math
-
 import pytest
 
 from state.errors import FeatureSetError
 from state.features import (
     DAY_MS,
+    MONEY_AGGREGATES,
     StateSpec,
     default_feature_set,
     parse_duration_ms,
@@ -138,10 +137,6 @@ def test_a_state_that_a_block_cannot_hold_is_refused(parts):
     StateSpec(max_events=32_768, fields=("a",))
 
 
-def test_a_sentence_says_the_value_or_its_absence_in_plain_words():
-    features = {feature.name: feature for feature in default_feature_set().features}
-    assert features["count_1h"].sentence(3.0) == "3 payments in the last hour"
-    assert features["first_seen_country_30d"].sentence(1.0) == "first payment with this country in 30 days"
-    assert features["first_seen_country_30d"].sentence(0.0) == "this country was used before in the last 30 days"
-    assert features["seconds_since_last"].sentence(math.nan) == "no other payment in the last 30 days"
-    assert features["count_1h"].sentence(math.nan) == "count_1h is unknown"
+def test_what_is_an_amount_is_said_as_money_and_nothing_else_is():
+    for feature in default_feature_set().features:
+        assert ("{money}" in feature.text) == (feature.aggregate in MONEY_AGGREGATES)

@@ -25,7 +25,9 @@ from models.errors import BundleError
 from models.forest import parse_lightgbm, parse_xgboost
 from models.manifest import ONNX
 from models.onnx_graph import ensemble_graph
+from models.policy import Thresholds
 from models.reasons import Explainer
+from state.events import currency_code
 from stream.cli import fraudstream
 from stream.decision_search import Decided, FoundDecision, Wanted
 from stream.errors import FraudstreamError, UsageError
@@ -33,6 +35,7 @@ from stream.explain import explain, find_bundle, search
 from stream.explain_table import as_json, as_lines
 from stream.feature_log import FeatureLog
 from stream.feature_search import FeatureRow, find_features
+from stream.judge import EnsembleJudge
 from stream.murmur2 import partition_of
 from stream.settings import load_settings
 from stream.versions import version_places
@@ -169,6 +172,20 @@ def test_json_says_the_same_and_holds_no_number_that_json_has_not(bundle):
     by_name = {one["feature"]: one["value"] for one in read["contributions"]}
     assert by_name[bundle.feature_names[0]] is None
     assert by_name[bundle.feature_names[1]] == float(values[1])
+
+
+def test_reasons_say_amounts_in_each_payments_own_currency(bundle):
+    judge = EnsembleJudge(load_engine(bundle, "forest"), Thresholds(1e-6, 1.0), Explainer(bundle))
+    currencies = np.array([currency_code("EUR"), currency_code("JPY"), 0], np.uint16)
+    x = np.repeat(vectors(1, seed=4), 3, axis=0)
+    x[:, bundle.feature_names.index("amount")] = 1_234_567.0
+    reasons = judge.judge(x, currencies).reasons
+    texts = [next(why.text for why in reasons[row] if why.feature == "amount") for row in range(3)]
+    assert texts == [
+        "this payment is 12,345.67 EUR",
+        "this payment is 1,234,567 JPY",
+        "this payment is 1,234,567 in minor units",
+    ]
 
 
 # --- which model -----------------------------------------------------------------------------------------------------
@@ -330,6 +347,12 @@ def test_a_transaction_decided_twice_is_listed_and_the_place_says_which(past):
 
 
 @pytest.mark.kafka
+def test_amounts_are_said_in_minor_units_where_the_input_topic_no_longer_holds_the_payment(past):
+    texts = {one["feature"]: one["text"] for one in orjson.loads(ask(past, "t-17", "--json"))["contributions"]}
+    assert texts["sum_amount_1h"].endswith(" in minor units spent in the last hour")
+
+
+@pytest.mark.kafka
 def test_what_is_not_there_is_one_sentence(past):
     with pytest.raises(FraudstreamError, match=r"No decision on the transaction t-no is in the .* retention has ended"):
         ask(past, "t-no")
@@ -371,15 +394,17 @@ def test_the_worker_s_own_decisions_are_explained_and_its_reasons_lead_the_list(
         output = crew.finish()
         line = crew.line
     held = [decision for decision in output.decisions.values() if decision["reasons"]]
-    assert held
     command = Command(tmp_path)
     command.settings(
         f"[kafka]\nbootstrap_servers = '{topics.bootstrap}'\n[model]\nbundle = '{model_bundle}'\n[topics]\n"
         + "".join(f"{key.split('.')[1]} = '{name}'\n" for key, name in line.settings().items())
     )
+    assert held
     decision = held[len(held) // 2]
     shown = command("explain", "--partition", decision["partition"], "--offset", decision["offset"], "--json")
     read = orjson.loads(shown.stdout)
     assert read["score"] == decision["score"]
     strongest = [(one["feature"], one["text"]) for one in read["contributions"][:3]]
     assert strongest == [(why["feature"], why["text"]) for why in decision["reasons"]]
+    texts = {one["feature"]: one["text"] for one in read["contributions"]}
+    assert texts["sum_amount_1h"].endswith(" EUR spent in the last hour")

@@ -22,8 +22,9 @@ from simulated_holdout import write_simulated_holdout
 from state.features import StateSpec, default_feature_set, parse_feature_set
 from stream import cli
 from stream.errors import PromotionRefused, RegistryError, UsageError
+from stream.model_table import compared
 from stream.promotion import Office, promoter
-from stream.registry import Registry, register
+from stream.registry import Registry, Version, register
 from stream.registry_directory import Versions, manifest_sha256
 from stream.scoring import first_model
 from stream.secret import SecretUrl
@@ -466,6 +467,14 @@ def run(settings, monkeypatch, capsys):
         return ended.value.code, printed.out, printed.err
 
     return run
+
+
+def test_figures_of_different_holdouts_are_said_not_to_compare_two_versions():
+    def version(holdout):
+        return Version(1, f"v-{holdout}", 0, {"holdout_sha256": holdout, "metric.auc_roc": "0.7"})
+
+    assert list(compared(version("a"), version("b")))[-1].startswith("Note: Each version's metrics are of its own")
+    assert not any(line.startswith("Note") for line in compared(version("a"), version("a")))
 
 
 def test_the_whole_way_from_a_bundle_to_a_rollback(made, run):

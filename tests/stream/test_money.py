@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state.events import AMOUNT_LIMIT_MINOR, currency_code
-from stream.currencies import EXPONENTS
+from stream.currencies import EXPONENTS, money_of
 from stream.money import BAD_AMOUNT, AmountReader
 
 
@@ -113,3 +113,15 @@ def test_currencies_have_the_decimals_that_iso_4217_gives_them():
     assert {EXPONENTS[currency] for currency in ("KWD", "BHD", "TND", "OMR")} == {3}
     assert all(len(currency) == 3 and currency.isalpha() and currency.isupper() for currency in EXPONENTS)
     assert len({currency_code(currency) for currency in EXPONENTS}) == len(EXPONENTS) >= 170
+
+
+@pytest.mark.parametrize(
+    ("currency", "minor", "said"),
+    [("EUR", 123_456, "1,234.56 EUR"), ("JPY", 500, "500 JPY"), ("KWD", -1_234.4, "-1.234 KWD")],
+)
+def test_an_amount_is_said_in_major_units_with_its_currencys_decimals(currency, minor, said):
+    assert money_of(currency_code(currency))(minor) == said
+
+
+def test_an_amount_of_no_known_currency_is_said_in_minor_units():
+    assert money_of(0)(1234.0) == "1,234 in minor units"

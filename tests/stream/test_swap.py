@@ -12,6 +12,7 @@ from models.ensemble import OnnxEngine, forest_engine, read_forests
 from models.errors import ModelError
 from models.self_check import awkward_rows, check_engine
 from small_models import FOREIGN_FEATURES, OTHER_FEATURES, other_features, promote, small_model
+from state.events import currency_code
 from state.features import parse_feature_set
 from stream.app import _Models, _swapper
 from stream.errors import StartupError
@@ -146,7 +147,8 @@ def test_scores_after_a_swap_are_those_of_the_promoted_bundle_to_the_bit(stand, 
     stand.look()
     alone = prove(stand.settings, bundles["b"].directory)
     x = np.random.default_rng(1).lognormal(3, 1, (300, 24)).astype(np.float32)
-    mine, other = stand.line.scorer.judge.judge(x), alone.judge.judge(x)
+    euros = np.full(len(x), currency_code("EUR"), np.uint16)
+    mine, other = stand.line.scorer.judge.judge(x, euros), alone.judge.judge(x, euros)
     np.testing.assert_array_equal(mine.scores.view(np.uint32), other.scores.view(np.uint32))
     np.testing.assert_array_equal(mine.outcomes, other.outcomes)
 

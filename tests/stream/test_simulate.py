@@ -17,11 +17,13 @@ from stream.cli import fraudstream
 from stream.codec import Decoder
 from stream.errors import UsageError
 from stream.files import FileRecord
+from stream.label_file import LabelColumns, read_labels
 from stream.mapping import Limits, Mapping
 from stream.simulate import LABEL_COLUMNS, Simulation, simulate, transactions
 from stream.simulated_drift import KINDS, read_drift
 from stream.simulated_fraud import NEW_PATTERN, PATTERNS
 from stream.simulated_labels import simulated_labels
+from stream.simulation_file import write_simulation
 
 #: SHA-256 of a simulation's records, taken before there were drifts.
 UNCHANGED = "a32d6f9f6ef968745a60f81ad1c94f550212ab7806a31c6648d4b2c1e7a072e3"
@@ -271,6 +273,16 @@ def test_labels_come_within_hours_from_analysts_and_within_weeks_from_chargeback
     assert days[True].max() <= 120
     assert days[False].max() <= 3
     assert 0.45 < len(days[False]) / (table.num_rows - 500) < 0.55
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_file_of_labels_is_one_that_the_label_verb_takes(tmp_path, table, kind):
+    labels = simulated_labels(table.slice(0, 500), 5)
+    path, refused = tmp_path / f"labels.{kind}", []
+    write_simulation(labels, path)
+    found = [orjson.loads(row.value) for row in read_labels(path, LabelColumns(), 0, lambda *why: refused.append(why))]
+    assert refused == []
+    assert found == [{**row, "is_fraud": bool(row["is_fraud"])} for row in labels.to_pylist()]
 
 
 def test_the_verb_writes_drifted_payments_and_their_labels(tmp_path):

@@ -171,6 +171,8 @@ class Joiner:
         if moved := {place: at for place, at in self._next.items() if committed[place] != at}:
             self._writer.write([], [], moved, self._consumer)
         self._consumer.assign([TopicPartition(*place, at) for place, at in self._next.items()])
+        # What the replay paused may stay paused through an assignment.
+        self._consumer.resume([TopicPartition(*place) for place in self._next])
         self._store()
         self._live = True
         self._observer.live()

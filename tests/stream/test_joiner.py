@@ -12,6 +12,7 @@ from joined_topics import JoinedTopics, make
 from joiner_process import POINTS, JoinerProcess
 from kafka_topics import Topics
 from labels_and_decisions import decision, label
+from stream import label_index_file
 from stream.errors import LabelIndexError
 from stream.label_index import LabelIndex
 from stream.topics import topic_id
@@ -215,6 +216,20 @@ def test_another_programs_file_is_refused_and_left_alone(tmp_path):
     (tmp_path / "text.sqlite").write_text("not a database at all" * 100)
     with pytest.raises(LabelIndexError, match="is not a readable SQLite file"):
         LabelIndex(tmp_path / "text.sqlite", {}, 1_000)
+
+
+def test_a_file_that_another_holds_is_refused_and_ours_can_be_held_by_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "labels.sqlite"
+    monkeypatch.setattr(label_index_file, "LOCK_SECS", 0.1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(LabelIndexError, match="is in use by another process: stop that one"):
+            LabelIndex(path, {}, 1_000)
+    index = LabelIndex(path, {}, 1_000)
+    with closing(sqlite3.connect(path, timeout=0.1)) as other, pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("SELECT * FROM watermarks")
+    index.store({("t", 0): index_mark()})
+    index.close()
 
 
 def test_an_index_made_of_other_topics_or_settings_begins_anew(tmp_path):

@@ -63,7 +63,9 @@ def load_scoring(settings: Settings) -> Scoring:
     bundle, feature_set = _opened(settings, current_bundle(settings))
     forests = read_forests(bundle)
     engine = load_engine(bundle, settings.model.engine, forests)
-    judge = EnsembleJudge(engine, bundle.thresholds, Explainer(bundle, forests))
+    explainer = Explainer(bundle, forests)
+    explainer.top(awkward_rows(forests, 16))  # the first event held must not wait until its kernel is loaded
+    judge = EnsembleJudge(engine, bundle.thresholds, explainer)
     return Scoring(feature_set, judge, bundle.version, engine.name, bundle)
 
 

@@ -25,7 +25,7 @@ from stream.mapping import Limits, Mapping
 from stream.observer import ScoredBy
 from stream.partition import Partition, Phase
 from stream.score import score_file
-from stream.scoring import open_model
+from stream.scoring import load_scoring, open_model
 from stream.settings import load_settings
 from stream.simulate import Simulation, simulate
 from stream.simulation_file import write_simulation
@@ -152,6 +152,13 @@ def test_without_a_model_named_the_one_that_workers_take_scores(tmp_path, paymen
     done = command("score", payments, "-o", "s.parquet")
     assert done.returncode == 0, done.stderr
     assert f"scored by {pointer.version} on the engine" in done.stdout
+
+
+def test_reasons_are_tried_before_the_first_event_is_held(model_bundle, monkeypatch):
+    explained = []
+    monkeypatch.setattr(Explainer, "top", lambda _, x: explained.append(len(x)))
+    load_scoring(load_settings(None, {}, {"model.bundle": str(model_bundle)}))
+    assert explained
 
 
 def test_a_version_is_looked_for_where_the_settings_keep_the_registry(tmp_path, payments, model_bundle):

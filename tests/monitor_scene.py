@@ -31,7 +31,7 @@ class Scene:
             "registry.directory": str(registry),
             "drift.min_events": 500,
             "drift.window": "2m",
-            "drift.every": "10s",
+            "drift.every": "30s",
             "drift.rhythm": "5m",
             "drift.epoch": "10m",
             "drift.detector_every": "10s",

@@ -84,6 +84,8 @@ def test_kills_and_a_broker_that_restarts_change_nothing_of_what_is_found(own_ka
                 active.wait_for("caught_up")
             scene.produce(told[cuts[kill] : cuts[kill + 1]])
             if kill == kills // 2:
+                (waits,) = (one for one in pair if one is not active)
+                waits.wait_for("standby")  # one that only starts would end after 15 s without a broker
                 own_kafka.restart(crash=True)
             threading.Event().wait(rng.random())  # anywhere in its work
             active.kill()

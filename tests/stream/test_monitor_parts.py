@@ -231,3 +231,10 @@ def test_metrics_are_there_before_anything_has_happened():
     for name in ("up", "caught_up", "start_time_seconds", "alerts_total", "alerts_firing"):
         assert f"fraudstream_monitor_{name}" in shown
     assert "fraudstream_quality_roc_auc{" not in shown
+
+
+def test_lag_falls_while_it_reads_back():
+    metrics = MonitorMetrics()
+    for done in (0, 4_000):
+        metrics.read_back("telemetry", done, 10_000)
+    assert 'fraudstream_monitor_lag_records{topic="telemetry"} 6000.0' in generate_latest(metrics.registry).decode()

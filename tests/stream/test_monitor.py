@@ -91,6 +91,9 @@ def test_kills_and_a_broker_that_restarts_change_nothing_of_what_is_found(own_ka
             active.kill()
             pair = [*(one for one in pair if one is not active), scene.start()]
         last = active_of(pair)
+        for one in pair:
+            if one is not last:
+                one.kill()
         last.wait_for("caught_up")
         scene.produce(told[cuts[kills] :])
         found = unnamed(scene.settle(last), scene)

@@ -22,22 +22,20 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
-
-from confluent_kafka.admin import AdminClient
+from typing import Any, Final
 
 from stream.alert_record import Alert
-from stream.clients import admin_config
-from stream.errors import FraudstreamError, StartupError
+from stream.errors import FraudstreamError
 from stream.joiner import Joiner
 from stream.monitor_alerts import AlertLog
 from stream.monitor_app import make_app, unread
+from stream.monitor_aside import aside
 from stream.monitor_observer import MonitorObserver
 from stream.monitor_readback import LogReader
 from stream.monitor_references import References
 from stream.monitor_state import MonitorState, quality_memory_ms, telemetry_memory_ms
+from stream.monitor_topics import check_topics
 from stream.settings import Settings
-from stream.topics import describe_topics
 
 __all__ = ["Monitor"]
 
@@ -47,8 +45,6 @@ LEAVE_SHARE: Final = 0.5
 STRIDE: Final = 1_000
 #: Figures of a million labels take a second: they are shown that much less often.
 REFRESH_SHARE: Final = 50.0
-
-T = TypeVar("T")
 
 #: Loops that could not be closed, kept until the process ends.
 _left_behind: list[object] = []
@@ -130,7 +126,7 @@ class Monitor:
 
     async def _work(self, app: Any) -> None:
         # Step 1
-        await self._aside(self._look_around)
+        await aside(self._look_around)
         # Step 2
         await app.start()
         await self._turns(app)
@@ -141,34 +137,13 @@ class Monitor:
         work.cancel()
         stops = {
             asyncio.ensure_future(app.stop()): "Faust could not leave its group",
-            asyncio.ensure_future(self._aside(self._stop_joiner)): "the joiner could not end its batch",
+            asyncio.ensure_future(aside(self._stop_joiner)): "the joiner could not end its batch",
         }
         deadline_secs = LEAVE_SHARE * self._settings.worker.shutdown_timeout_ms / 1000
         ended, waited_for = await asyncio.wait({*stops, work}, timeout=deadline_secs)
         self._all_ended = not waited_for
         failed = [what for one, what in stops.items() if one not in ended or one.exception() is not None]
         return f"Asked to stop, but {' and '.join(failed)}: the broker does not answer" if failed else ""
-
-    async def _aside(self, function: Callable[[], T]) -> T:
-        """Run what may wait for the broker; unlike asyncio's threads, the process does not wait for this one."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(value: Any, error: BaseException | None) -> None:
-            if not future.done():
-                future.set_exception(error) if error is not None else future.set_result(value)
-
-        def run() -> None:
-            value, error = None, None
-            try:
-                value = function()
-            except BaseException as caught:  # noqa: BLE001 (raised where it is awaited)
-                error = caught
-            with suppress(RuntimeError):  # nobody waits any more
-                loop.call_soon_threadsafe(settle, value, error)
-
-        threading.Thread(target=run, name="aside", daemon=True).start()
-        return await future
 
     async def _turns(self, app: Any) -> None:
         assert self._end is not None
@@ -224,7 +199,7 @@ class Monitor:
     async def _activate(self) -> None:
         try:
             # Steps 3 and 4
-            state = await self._aside(self._read_back)
+            state = await aside(self._read_back)
         except BaseException as error:  # noqa: BLE001 (it ends the process, in _turns)
             self._fail(error)
             return
@@ -261,7 +236,7 @@ class Monitor:
             with LogReader(self._settings, self._bootstrap) as reader:
                 return [(r.offset(), r.timestamp()[1], r.value()) for r in reader.read(topic, begin, end)]
 
-        for offset, timestamp_ms, value in await self._aside(read):
+        for offset, timestamp_ms, value in await aside(read):
             await self._take(topic, offset, timestamp_ms, value)
 
     async def _take(self, topic: str, offset: int, timestamp_ms: int, value: bytes | None) -> None:
@@ -278,26 +253,11 @@ class Monitor:
         if not alerts:
             return
         async with self._saying:
-            for alert in await self._aside(partial(self._alerts.publish, alerts)):
+            for alert in await aside(partial(self._alerts.publish, alerts)):
                 self._observer.raised(alert)
 
     def _look_around(self) -> None:
-        topics = self._settings.topics
-        roles = ("telemetry", "labelled", "alerts", "labels", "decisions", "dead_letters")
-        names = {role: getattr(topics, role) for role in roles}
-        admin = AdminClient(admin_config(self._settings, bootstrap=self._bootstrap))
-        described = describe_topics(admin, names.values())
-        for role, name in names.items():
-            if described[name].absent:
-                raise StartupError(
-                    f"The topic {name} (topics.{role}) does not exist, or this user may not describe it: create it "
-                    f"with `fraudstream topics create`."
-                )
-            if role in ("telemetry", "labelled", "alerts") and described[name].partitions != 1:
-                raise StartupError(
-                    f"The topic {name} (topics.{role}) has {described[name].partitions} partitions and must have one, "
-                    f"for its records are read in one order: create it anew."
-                )
+        check_topics(self._settings, self._bootstrap)
         with LogReader(self._settings, self._bootstrap) as reader:
             for topic, memory_ms in self._memory_ms.items():
                 low, high = reader.range(topic)

@@ -59,6 +59,8 @@ def make_app(
         store="memory://",
         stream_buffer_maxsize=BUFFER,
         stream_processing_timeout=3_600.0,
+        # A record waits while the monitor reads back; a rebalance that waited for it would end our membership.
+        stream_wait_empty=False,
         broker_commit_livelock_soft_timeout=3_600.0,
         topic_allow_declare=False,
         topic_disable_leader=True,

@@ -84,6 +84,9 @@ class MonitorMetrics(MonitorObserver, Collector):
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
+    def read_back(self, topic: str, done: int, total: int) -> None:
+        self.lag(topic, total - done)
+
     def caught_up(self, watch: WatchSnapshot | None) -> None:
         with self._lock:
             self._caught_up = True

@@ -15,8 +15,9 @@ from stream.monitor_health import MonitorHealth, MonitorLog, Repeats
 from stream.monitor_metrics import MonitorMetrics
 from stream.monitor_observer import MonitorObservers
 from stream.monitor_security import faust_credentials, unreached
-from stream.service import secrets_of, stop_on_signals
+from stream.secret import secrets_of
 from stream.settings import Settings
+from stream.signals import stop_on_signals
 
 __all__ = ["run_monitor"]
 

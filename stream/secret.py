@@ -1,9 +1,12 @@
 """Values that must never be shown: they are masked wherever a person or a log could read them."""
 
 import re
+from collections.abc import Iterator
 from typing import Final, final
 
-__all__ = ["MASK", "Secret", "SecretUrl", "is_secret_property"]
+from msgspec import Struct
+
+__all__ = ["MASK", "Secret", "SecretUrl", "is_secret_property", "secrets_of"]
 
 MASK: Final = "***"
 
@@ -62,3 +65,15 @@ class SecretUrl(Secret):
 def is_secret_property(name: str) -> bool:
     """Tell whether a librdkafka property of this name holds a password, a secret or a private key."""
     return bool(_SECRET_PROPERTY.search(name))
+
+
+def secrets_of(value: object) -> Iterator[Secret]:
+    """Yield every secret among the settings."""
+    if isinstance(value, Secret):
+        yield value
+    elif isinstance(value, Struct):
+        for name in value.__struct_fields__:
+            yield from secrets_of(getattr(value, name))
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from secrets_of(inner)

@@ -431,8 +431,11 @@ class MonitorSettings(Struct, frozen=True, kw_only=True):
     grace: Annotated[Duration, about("How long an interval waits for the telemetry of slow workers")] = Duration(5_000)
     read_back: Annotated[
         Duration,
-        about("How far back telemetry is read again at a start; more than drift.epoch and drift.rhythm together"),
-    ] = Duration(3 * 86_400_000)
+        about(
+            "How far back telemetry is read again at a start: longer than drift.epoch, drift.rhythm, two of"
+            " drift.window and three of drift.adversarial_every together"
+        ),
+    ] = Duration(54 * 3_600_000)
 
 
 class MetricsSettings(Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ class Scene:
         self.settings = {
             **{f"topics.{role}": name for role, name in self.names.items()},
             "kafka.bootstrap_servers": bootstrap,
-            "kafka.session_timeout_ms": 1_500,
+            "kafka.session_timeout_ms": 3_000,
             "monitor.group": self.group,
             "monitor.port": 0,
             "monitor.grace": "20s",
@@ -31,7 +31,7 @@ class Scene:
             "registry.directory": str(registry),
             "drift.min_events": 500,
             "drift.window": "2m",
-            "drift.every": "10s",
+            "drift.every": "30s",
             "drift.rhythm": "5m",
             "drift.epoch": "10m",
             "drift.detector_every": "10s",

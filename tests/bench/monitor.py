@@ -1,6 +1,7 @@
-"""What the monitor costs: CPU with 16 workers' telemetry, memory over 24 simulated hours, Faust's pace on `labelled`.
+"""What the monitor costs: CPU with 16 workers' telemetry, memory over 24 simulated hours, Faust's pace on `labelled`,
+how long a restart reads back.
 
-    PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/monitor.py [--seconds 120] [--hours 24]
+    PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/monitor.py [--seconds 240] [--hours 24]
 
 Telemetry is stamped in its own time and read as fast as it can be, so a share of a core is CPU seconds for each second
 told. The null line decodes the same records in this process and does nothing with them.
@@ -20,11 +21,13 @@ from kafka_topics import Topics
 from monitor_log import Story, labelled, telemetry
 from monitor_process import MonitorProcess
 from small_models import promote, small_model
+from stream.settings import load_settings
 from stream.telemetry_record import decode_telemetry
 
 ROLES = ("telemetry", "labelled", "alerts", "labels", "decisions", "dead_letters")
 CPU_BOUND, MEMORY_BOUND = 0.25, 1.1
 WORKERS, ROWS, LABELS = 16, 8, 30_000
+READ_BACK_SECS = load_settings(None, {}).monitor.read_back / 1_000
 
 
 class Bench:
@@ -42,8 +45,12 @@ class Bench:
             "registry.directory": str(folder / "registry"),
             "quality.delay": "0s",
         }
-        self.monitor = MonitorProcess(folder, settings)
+        self.folder, self.settings = folder, settings
+        self.start()
         self.monitor.wait_for("caught_up", 300)
+
+    def start(self) -> None:
+        self.monitor = MonitorProcess(self.folder, self.settings)
         self.process = psutil.Process(self.monitor.process.pid)
 
     def cpu(self) -> float:
@@ -62,11 +69,11 @@ class Bench:
         return time.perf_counter() - begun, self.cpu() - cpu
 
 
-def table(seconds: int = 120, hours: int = 24) -> list[tuple[str, str, str]]:
+def table(seconds: int = 240, hours: int = 24) -> list[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory() as scratch, KafkaServer() as kafka:
         bench = Bench(kafka.bootstrap, Path(scratch))
         try:
-            return [*cpu_share(bench, seconds), *pace(bench), *memory(bench, hours)]
+            return [*cpu_share(bench, seconds), *read_back(bench), *pace(bench), *memory(bench, hours)]
         finally:
             bench.monitor.close()
 
@@ -94,6 +101,25 @@ def cpu_share(bench: Bench, seconds: int) -> list[tuple[str, str, str]]:
         ("  of it idle, reading nothing", f"{idle:.3f}", ""),
         ("  decoding alone (null)", spread(nulls), ""),
         ("  within the bound", str(share <= CPU_BOUND), "True"),
+    ]
+
+
+def read_back(bench: Bench) -> list[tuple[str, str, str]]:
+    """Restarts that read all telemetry so far again; every record of it is judged, more than in a longer log."""
+    records = bench.topics.ends(bench.names["telemetry"])[0]
+    rates = []
+    for _ in range(3):
+        bench.monitor.kill()
+        bench.start()
+        bench.monitor.wait_for("reading_back", 300)
+        cpu = bench.cpu()
+        bench.monitor.wait_for("caught_up", 300)
+        rates.append(records / (bench.cpu() - cpu))
+    low, middle, high = sorted(rates)
+    shown = ", ".join(f"{READ_BACK_SECS * workers / middle:.0f} s" for workers in (1, 4, 16))
+    return [
+        ("records read back a second of CPU", f"{middle:,.0f} ({low:,.0f} to {high:,.0f})", ""),
+        ("  monitor.read_back of 1, 4, 16 workers, one a second", shown, ""),
     ]
 
 
@@ -127,7 +153,7 @@ def spread(values: list[float], more: float = 0.0) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=int, default=120)
+    parser.add_argument("--seconds", type=int, default=240)
     parser.add_argument("--hours", type=int, default=24)
     given = parser.parse_args()
     for name, value, bound in table(given.seconds, given.hours):

@@ -9,6 +9,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from faust.types.auth import SASLMechanism
 from prometheus_client import generate_latest
 
+from monitor_log import Story, telemetry
 from small_models import promote, small_model
 from stream.errors import SettingsError
 from stream.logs import configure
@@ -18,6 +19,7 @@ from stream.monitor_metrics import MonitorMetrics
 from stream.monitor_observer import MonitorObserver, MonitorObservers
 from stream.monitor_references import References
 from stream.monitor_security import faust_credentials, unreached
+from stream.monitor_state import MonitorState
 from stream.settings import load_settings
 
 USER = {"sasl_username": "ada", "sasl_password": "secret"}
@@ -106,6 +108,17 @@ def test_all_topics_go_to_the_oldest_and_stay_with_who_holds_them():
     assert isinstance(old.metadata([]), ConsumerProtocolMemberMetadata)
 
 
+def test_one_that_slept_while_another_took_over_does_not_take_the_topics_back():
+    sleeper, awake = OneActive(1_000), OneActive(2_000)
+    for generation, member in ((3, sleeper), (5, awake)):
+        member.generation = lambda generation=generation: generation
+        subscribed = {"alone": member.metadata(["telemetry"])}
+        member.on_assignment(OneActive(0).assign(Cluster(), subscribed)["alone"])
+    dealt = OneActive(0).assign(Cluster(), {"a": sleeper.metadata(["telemetry"]), "b": awake.metadata(["telemetry"])})
+    assert [topic for topic, _ in dealt["b"].assignment] == ["telemetry"]
+    assert dealt["a"].assignment == []
+
+
 class Clock:
     now = 100.0
 
@@ -149,12 +162,37 @@ def test_health_says_why_and_when_the_loop_is_stuck():
     assert health.unready() is not None
     health.reading_back()
     assert "read back" in health.unready()["reason"]
+    health.read_back("telemetry", 2_000, 50_000)
+    assert health.unready() == health.unready() | {"topic": "telemetry", "records": 2_000, "of": 50_000}
     health.caught_up(None)
     assert health.unready() is None
     clock.now += 121
     assert health.unhealthy()["reason"] == "the loop is stuck"
     health.turned()
     assert health.unhealthy() is None
+
+
+def test_reading_back_says_every_ten_seconds_how_far_it_is(caplog):
+    clock = Clock()
+    log = MonitorLog(clock)
+    with caplog.at_level(logging.INFO, "fraudstream.monitor"):
+        log.reading_back()
+        for done in range(0, 30_000, 1_000):
+            log.read_back("telemetry", done, 30_000)
+            clock.now += 1
+    assert [one.records for one in caplog.records if one.event == "read_back"] == [10_000, 20_000]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_after_a_gap_in_the_log_it_judges_where_it_goes_on_unless_retention_made_the_gap(tmp_path, deleted):
+    bundle = small_model(tmp_path / "bundle", seed=1, rounds=2, rows=800)
+    chosen = load_settings(None, {}, {"model.bundle": str(tmp_path / "bundle")})
+    state = MonitorState(chosen, References(chosen))
+    story = Story(1_700_000_000_000, 60)
+    state.begins_with(whole_log=False, cut_ms=None if deleted else story.start_ms - chosen.monitor.read_back)
+    for row in telemetry(bundle, story):
+        state.telemetry(row.value, row.timestamp_ms)
+    assert state.watch.caught is not deleted
 
 
 def test_records_set_aside_are_one_line_a_minute_for_each_reason(caplog):
@@ -193,3 +231,10 @@ def test_metrics_are_there_before_anything_has_happened():
     for name in ("up", "caught_up", "start_time_seconds", "alerts_total", "alerts_firing"):
         assert f"fraudstream_monitor_{name}" in shown
     assert "fraudstream_quality_roc_auc{" not in shown
+
+
+def test_lag_falls_while_it_reads_back():
+    metrics = MonitorMetrics()
+    for done in (0, 4_000):
+        metrics.read_back("telemetry", done, 10_000)
+    assert 'fraudstream_monitor_lag_records{topic="telemetry"} 6000.0' in generate_latest(metrics.registry).decode()

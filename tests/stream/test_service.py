@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-import stream.service
+import stream.signals
 from command import Command
 from kafka_topics import Topics
 from line_output import create_line
@@ -52,7 +52,7 @@ def test_a_signal_amid_a_log_line_is_not_lost(monkeypatch):
     logger.addHandler(handler)
     monkeypatch.setattr(logger, "level", logging.INFO)
     try:
-        stream.service.stop_on_signals(app.stop, deadline_secs=3_600)
+        stream.signals.stop_on_signals(app.stop, deadline_secs=3_600)
         logger.info("a line")
         assert app.stopped.wait(10), "the signal was lost"
         assert b"asked to stop\n" in file.lines

@@ -140,6 +140,8 @@ def test_every_kind_of_value_can_come_from_the_environment(tmp_path):
         ("[metrics]\nport = '1'", "metrics.port in {file} must be a whole number at least 0 and at most 65535"),
         ("[metrics]\nenabled = 1", "metrics.enabled in {file} must be true or false, not 1"),
         ("[state]\nretention = '3w'", 'state.retention in {file} must be a duration such as "31d"'),
+        ("[monitor]\nread_back = '53h'", "monitor.read_back in {file} must be longer than 3201m, for so far back"),
+        ("[drift]\nrhythm = '7d'", "monitor.read_back must be longer than 11841m, for so far back drift.epoch,"),
         ("[state]\nretention = 0", "state.retention in {file} must be above 0"),
         ("[state]\nfields = 'country'", "state.fields in {file} must be a list of texts, not 'country'"),
         ("[state]\nfields = ['county']", "state.fields in {file} cannot keep county: name one of merchant_id"),

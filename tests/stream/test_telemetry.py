@@ -14,7 +14,7 @@ from stream.observer import BatchReport, Observer, Scored, ScoredBy
 from stream.sections import TelemetrySettings
 from stream.settings import load_settings
 from stream.telemetry import TelemetryObserver, worker_name
-from stream.telemetry_record import decode_telemetry
+from stream.telemetry_record import Sample, decode_telemetry
 from stream.telemetry_writer import TelemetryWriter
 
 NAMES = ("approve", "review", "decline")
@@ -373,6 +373,28 @@ def test_infinities_and_gaps_are_null_in_the_sample():
     assert record.sample.features[0] == [None, None]
     assert record.features["a"].missing == 1
     assert record.features["b"].counts[-1] >= 1
+
+
+def test_rows_whose_score_is_no_number_are_not_in_the_sample_and_the_record_can_be_read():
+    stand = Stand()
+    one = report({0: 106}, rows=6)
+    one.scored.scores[[0, 2, 5]] = [np.nan, np.inf, -np.inf]
+    stand.commit(one)
+    stand.turn(1_000)
+    [record] = stand.records
+    assert record.sample.scores == one.scored.scores[[1, 3, 4]].tolist()
+    assert record.sample.features == one.scored.features[[1, 3, 4]].tolist()
+    assert record.sample.event_times_ms == [START_MS + at for at in (1, 3, 4)]
+    assert (record.events, sum(record.score.counts), record.score.missing) == (6, 5, 1)
+
+
+def test_where_no_score_is_a_number_the_sample_is_empty():
+    stand = Stand()
+    one = report({0: 104})
+    one.scored.scores[:] = np.nan
+    stand.commit(one)
+    stand.turn(1_000)
+    assert (stand.records[0].events, stand.records[0].sample) == (4, Sample())
 
 
 def test_a_worker_without_an_instance_id_draws_a_name():

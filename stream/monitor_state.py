@@ -172,6 +172,7 @@ class MonitorState:
                 if alert.signal not in ("quality_drop", "concept_drift", "label_rate_drift")
             ],
             judge_from_ms=judge_from_ms,
+            max_segments=settings.telemetry.max_segments,
         )
 
 

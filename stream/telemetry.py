@@ -7,10 +7,16 @@
 So nothing is counted that was aborted, nothing twice, and no decision waits for the counting: it happens while the next
 commit is on its way. What a worker committed and did not live to tell of is a gap between the ranges of offsets of all
 records, for a partition's first range begins at the offset that was committed when it was handed over.
+
+Nothing that goes wrong here ends the worker: the record that was open is lost and counted as dropped, and the next
+interval begins anew.
 """
 
+import functools
+import traceback
 import uuid
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from models.bin_counts import BinCounts
 from stream.observer import BatchReport, Observer, ScoredBy
@@ -23,11 +29,23 @@ from stream.telemetry_writer import TelemetryWriter
 __all__ = ["TelemetryObserver", "worker_name"]
 
 Ranges = dict[int, tuple[int, int]]
+Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
 def worker_name(instance_id: str) -> str:
     """Return how a worker is called in its records: by its instance id, or a name drawn now."""
     return instance_id or f"worker-{uuid.uuid4().hex[:12]}"
+
+
+def _guarded(hook: Hook) -> Hook:
+    @functools.wraps(hook)
+    def call(self: "TelemetryObserver", *args: Any, **kwargs: Any) -> None:
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - decisions go on, whatever it is
+            self._lose(error)
+
+    return call  # type: ignore[return-value]
 
 
 class TelemetryObserver(Observer):
@@ -55,20 +73,25 @@ class TelemetryObserver(Observer):
         self._covered: dict[int, int] = {}
         self._sent: BatchReport | None = None
         self._durable: list[tuple[BatchReport, Ranges]] = []
-        self._segments = SegmentCounts(settings.max_segments)
+        self._max_segments = settings.max_segments
+        self._segments = SegmentCounts(self._max_segments)
         self._bins: tuple[ScoredBy, BinCounts] | None = None
         self._number = epoch // self._interval_ms
         self._opened_at_ms = epoch
+        self._lost = False
         self._open = self._begin(scores_with())
 
+    @_guarded
     def recovering(self, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:  # noqa: ARG002, D102
         self._covered[partition] = live_from
 
+    @_guarded
     def batch(self, report: BatchReport) -> None:
         """Remember it. One that is told of before the last was acknowledged takes its place: that one was aborted."""
         if report.offsets:
             self._sent = report
 
+    @_guarded
     def acknowledged(self, offsets: dict[int, int]) -> None:
         """Note what the batch covers, at the moment at which it is known."""
         sent, self._sent = self._sent, None
@@ -78,22 +101,52 @@ class TelemetryObserver(Observer):
         self._covered.update(offsets)
         self._durable.append((sent, ranges))
 
+    @_guarded
     def turned(self) -> None:
         """Count what became durable, and close the record where its interval is over."""
-        if self._durable:
-            self._count()
-        self._writer.poll()
         now_ms = self._now_ms()
-        if now_ms // self._interval_ms != self._number:
+        if self._lost and now_ms // self._interval_ms != self._number:
+            self._begin_anew(now_ms)
+        self._count()
+        self._writer.poll()
+        if not self._lost and now_ms // self._interval_ms != self._number:
             self._close(now_ms)
 
     def stopped(self) -> None:
         """Write the last record, and wait a moment for it."""
+        self._finish()
+        self._leave()
+
+    @_guarded
+    def _finish(self) -> None:
         self._count()
-        self._close(self._now_ms())
+        if not self._lost:
+            self._close(self._now_ms())
+
+    @_guarded
+    def _leave(self) -> None:
         self._writer.close()
 
+    def _lose(self, error: Exception) -> None:
+        """Give up the record that is open, once: what follows until the interval is over is not counted."""
+        self._durable.clear()
+        if not self._lost:
+            self._lost = True
+            self._sequence += 1
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
+            self._writer.lose(f"it could not be counted or encoded: {what}")
+
+    def _begin_anew(self, now_ms: int) -> None:
+        """Open a record that has nothing of what was there when counting or encoding failed."""
+        self._number, self._opened_at_ms = now_ms // self._interval_ms, now_ms
+        self._lost, self._bins = False, None
+        self._segments = SegmentCounts(self._max_segments)
+        self._open = self._begin(self._scores_with())
+
     def _count(self) -> None:
+        if self._lost:
+            self._durable.clear()
         for report, ranges in self._durable:
             by = self._open.by if report.scored is None else report.scored.by
             if by is not self._open.by:

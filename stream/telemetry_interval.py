@@ -51,7 +51,9 @@ class Interval:
         self._flags.update(report.flags)
         self._bins.add(scored.features, scored.scores, report.latency_ms)
         self._segments.add(scored)
-        self._rows.add(len(scored.scores), lambda row: _row(scored, row))
+        # A feature of a row that is drawn may be null, its score may not.
+        rows = np.flatnonzero(np.isfinite(scored.scores))
+        self._rows.add(len(rows), lambda at: _row(scored, int(rows[at])))
 
     def close(
         self, *, worker: str, epoch: int, sequence: int, closed_at_ms: int, interval_ms: int, dropped: int

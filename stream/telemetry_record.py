@@ -69,7 +69,7 @@ class Counts(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sample(Struct, frozen=True, forbid_unknown_fields=True):
-    """Rows drawn uniformly from the interval's events, in order of arrival.
+    """Rows drawn uniformly from the interval's events whose score is finite, in order of arrival.
 
     features: float32 values of each row in the feature set's order, null where missing; scores and event_times_ms of
     the same rows.

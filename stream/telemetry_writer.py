@@ -32,9 +32,14 @@ class TelemetryWriter:
         try:
             self._producer.produce(self._topic, record, self._key, on_delivery=self._delivered)
         except (BufferError, KafkaException) as error:
-            self._drop(_reason(error))
+            self.lose(_reason(error))
         else:
             self._waiting += 1
+
+    def lose(self, reason: str) -> None:
+        """Count a record as lost, and tell why."""
+        self.dropped += 1
+        self._observer.telemetry_dropped(reason)
 
     def poll(self) -> None:
         """Hear what became of the records that are on their way."""
@@ -46,7 +51,7 @@ class TelemetryWriter:
         if self._waiting:
             self._producer.flush(timeout_secs)
         for _ in range(self._waiting):
-            self._drop("the worker left before the broker had it")
+            self.lose("the worker left before the broker had it")
         self._waiting = 0
 
     def _delivered(self, error: Any, _: object) -> None:
@@ -54,11 +59,7 @@ class TelemetryWriter:
         if error is None:
             self._observer.telemetry_written()
         else:
-            self._drop(error.str())
-
-    def _drop(self, reason: str) -> None:
-        self.dropped += 1
-        self._observer.telemetry_dropped(reason)
+            self.lose(error.str())
 
 
 def _reason(error: BufferError | KafkaException) -> str:

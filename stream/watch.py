@@ -34,7 +34,7 @@ from typing import Final
 
 from models.histograms import Histograms, render_histograms
 from stream.alert_record import Alert
-from stream.sections import DriftSettings, MonitorSettings
+from stream.sections import DriftSettings, MonitorSettings, TelemetrySettings
 from stream.telemetry_record import Telemetry, reference_hash
 from stream.watch_alerts import AlertBook, Cause, open_alerts
 from stream.watch_clock import JUMP_MS, StreamClock
@@ -56,7 +56,8 @@ class Watch:
     """Watches the telemetry of all workers.
 
     references: returns the reference histograms of a model version, None where unknown; asked once for each version,
-    and once a minute again while unknown. already: alerts open at judge_from_ms, from the alerts topic.
+    and once a minute again while unknown. already: alerts open at judge_from_ms, from the alerts topic. max_segments:
+    how many segments' decisions are judged by themselves.
     """
 
     def __init__(
@@ -67,15 +68,16 @@ class Watch:
         *,
         already: Iterable[Alert] = (),
         judge_from_ms: int = 0,
+        max_segments: int = TelemetrySettings().max_segments,
     ) -> None:
-        self._drift, self._references = drift, references
+        self._drift, self._references, self._max_segments = drift, references, max_segments
         self.memory_ms = memory_ms(drift, monitor)
         self.judge_from_ms = judge_from_ms
         self._times = Times.of(drift.window, drift.rhythm)
         self._clock, self._intervals, self._sequences = StreamClock(), Intervals(monitor.grace), Sequences()
         self._coverage = Coverage(monitor.grace, drift.window)
         self._book = AlertBook(drift.persistence, already, judge_from_ms)
-        self._mix = DecisionMix(drift, self._times)
+        self._mix = DecisionMix(drift, self._times, max_segments)
         self._models: dict[str, tuple[str, WatchedModel]] = {}
         self._unknown: dict[str, tuple[int, int]] = {}
         self._at_ms: int | None = None
@@ -238,7 +240,7 @@ class Watch:
         """The stream's time went back: what was counted lies in its future. Alerts stay until they are judged again."""
         self._intervals.reopen(now_ms)
         self._models.clear()
-        self._mix = DecisionMix(self._drift, self._times)
+        self._mix = DecisionMix(self._drift, self._times, self._max_segments)
         self._at_ms = None
 
     def _cover(self, record: Telemetry, *, late: bool = False) -> None:

@@ -2,6 +2,9 @@
 
 A shift that stays is the new mix one rhythm later. The day after a shift that went away again, the past is what is
 odd; so an alarm also asks that the mix be unlike that of the last whole rhythm.
+
+Workers name their own most frequent segments, and one that starts anew may name others. Of all of them, the most
+frequent of the last rhythm are judged; the others are one, in each stretch that is compared.
 """
 
 from collections import Counter
@@ -21,17 +24,17 @@ from stream.watch_snapshot import MixState
 __all__ = ["DecisionMix"]
 
 DECISIONS: Final = ("approve", "review", "decline")
-# Workers that start anew may each choose other segments; more than this in one pane are counted as one.
+# More than this in one pane, whoever wrote them, are counted as one when they come: a pane's memory is bounded.
 MAX_SEGMENTS: Final = 1_000
 
 Mix = Counter[tuple[str, str]]
 
 
 class DecisionMix:
-    """Counts of (segment, decision) by pane."""
+    """Counts of (segment, decision) by pane. most: segments that are judged by themselves."""
 
-    def __init__(self, drift: DriftSettings, times: Times) -> None:
-        self._drift, self._times = drift, times
+    def __init__(self, drift: DriftSettings, times: Times, most: int) -> None:
+        self._drift, self._times, self._most = drift, times, most
         self._panes: dict[int, Mix] = {}
         self._segments: dict[int, set[str]] = {}
         self.states: dict[str, MixState] = {}
@@ -59,7 +62,9 @@ class DecisionMix:
         """Judge the mix of all decisions and of every segment that has enough of them."""
         pane, times, drift = self._times.pane(at_ms), self._times, self._drift
         window, past, long = (self._sum(panes) for panes in (times.window(pane), times.past(pane), times.long(pane)))
-        causes = {cause.segment for cause in book.open if cause.signal == "decision_mix_drift"}
+        told = self._told(window, long)
+        alerts, causes = _end_others(told, book, at_ms) if len(told) >= self._most else ([], _causes(book))
+        window, past, long = (_folded(mix, told) for mix in (window, past, long))
         segments = sorted({segment for segment, _ in window} | causes)
         decisions = sorted({decision for _, decision in window + past + long} | set(DECISIONS))
         rows = {
@@ -68,7 +73,7 @@ class DecisionMix:
         }
         tests = [chi_squared(past_row, row).p_value for row, past_row, _ in rows.values()]
         sure = significant(np.array(tests, np.float64), drift.false_alarms)
-        alerts, self.states = [], {}
+        self.states = {}
         for at, (segment, (row, past_row, long_row)) in enumerate(rows.items()):
             judged = min(int(row.sum()), int(past_row.sum())) >= drift.min_events
             distance = psi(past_row, row)
@@ -87,6 +92,14 @@ class DecisionMix:
             self.states[segment] = MixState(total, shares, distance if judged else None, cause in book.open)
         return alerts
 
+    def _told(self, window: Mix, long: Mix) -> set[str]:
+        """Return the segments judged by themselves: a function of what was counted in the last rhythm alone."""
+        counts = Counter({segment: 0 for segment, _ in window})
+        for (segment, _), count in long.items():
+            counts[segment] += count
+        ranked = sorted(counts.keys() - {"", OTHER}, key=lambda segment: (-counts[segment], segment))
+        return set(ranked[: self._most])
+
     def _sum(self, panes: tuple[int, int]) -> Mix:
         total: Mix = Counter()
         for pane in range(panes[0], panes[1] + 1):
@@ -94,3 +107,23 @@ class DecisionMix:
             if held:
                 total.update(held)
         return total
+
+
+def _folded(mix: Mix, told: set[str]) -> Mix:
+    found: Mix = Counter()
+    for (segment, decision), count in mix.items():
+        found[segment if segment in told or not segment else OTHER, decision] += count
+    return found
+
+
+def _causes(book: AlertBook) -> set[str]:
+    return {cause.segment for cause in book.open if cause.signal == "decision_mix_drift"}
+
+
+def _end_others(told: set[str], book: AlertBook, at_ms: int) -> tuple[list[Alert], set[str]]:
+    """End what was said of segments that are not judged by themselves any more; return what goes on, too."""
+    alerts, causes = [], _causes(book)
+    for segment in sorted(causes - told - {"", OTHER}):
+        text = f"Segment {segment} is no more among the most frequent, and is judged with the others."
+        alerts += book.end(Cause("decision_mix_drift", "", segment, ""), text, at_ms)
+    return alerts, causes & (told | {"", OTHER})

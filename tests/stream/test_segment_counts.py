@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,8 +46,57 @@ def test_the_rarer_segments_become_other_and_the_frequent_ones_keep_their_names_
     assert counts.take() == {"FR": {"approve": 1}, "DE": {"decline": 1}, "other": {"approve": 5}}
 
 
+def test_only_so_many_names_are_told_in_all_records_together():
+    counts = SegmentCounts(2)
+    told = []
+    for segments in (["a", "b"], ["d", "e"], ["f", "g"], ["a", "h"]):
+        counts.add(scored([[(segment, 0) for segment in segments]]))
+        told.append(counts.take())
+    assert told == [
+        {"a": {"approve": 1}, "b": {"approve": 1}},
+        {"other": {"approve": 2}},
+        {"other": {"approve": 2}},
+        {"a": {"approve": 1}, "other": {"approve": 1}},
+    ]
+
+
+def test_a_name_passes_to_a_segment_that_is_by_far_more_frequent_and_stays_there():
+    counts = SegmentCounts(2)
+    told = []
+    for segments in ("xy", "abx" * 10, "ab" * 100, "abyx" * 100):
+        counts.add(scored([[(segment, 0) for segment in segments]]))
+        told.append(sorted(counts.take().keys() - {"other"}))
+    assert told == [["x", "y"], ["x"], ["a", "b"], ["a", "b"]]
+
+
+@pytest.mark.parametrize("values", [200, 20_000])
+def test_a_field_of_many_values_names_as_many_in_an_hour_as_in_a_record(values, monkeypatch):
+    monkeypatch.setattr(segment_counts, "MOST_RANKED", 2_000)
+    rng = np.random.default_rng(5)
+    counts, names = SegmentCounts(50), set()
+    records = 300
+    for drawn in rng.integers(0, values, (records, 500)).tolist():
+        counts.add(scored([[(str(value), 0) for value in drawn]]))
+        found = counts.take()
+        assert sum(by["approve"] for by in found.values()) == 500
+        names |= found.keys()
+    assert 50 <= len(names - {"other"}) <= 60
+    assert len(counts._ever) <= 2_000
+
+
+def test_frequent_segments_keep_their_names_among_ids(monkeypatch):
+    monkeypatch.setattr(segment_counts, "MOST_RANKED", 100)
+    counts = SegmentCounts(3)
+    for record in range(60):
+        ids = [(f"t-{record}-{at}", 0) for at in range(150)]
+        counts.add(scored([ids + [("DE", 0), ("FR", 0), ("US", 0)] * 50 * (record >= 20)]))
+        found = counts.take()
+    assert found == {"DE": {"approve": 50}, "FR": {"approve": 50}, "US": {"approve": 50}, "other": {"approve": 150}}
+
+
 def test_a_segment_that_is_an_id_does_not_fill_the_memory(monkeypatch):
     monkeypatch.setattr(segment_counts, "MOST_NAMES", 100)
+    monkeypatch.setattr(segment_counts, "MOST_RANKED", 50)
     counts = SegmentCounts(3)
     for at in range(0, 1_000, 10):
         counts.add(scored([[(f"t-{at + i}", 0) for i in range(10)]]))
@@ -54,4 +104,4 @@ def test_a_segment_that_is_an_id_does_not_fill_the_memory(monkeypatch):
     found = counts.take()
     assert sum(by["approve"] for by in found.values()) == 1_000
     assert len(found) == 4
-    assert len(counts._ever) <= 101
+    assert len(counts._ever) <= 50

@@ -14,7 +14,7 @@ from stream.observer import BatchReport, Observer, Scored, ScoredBy
 from stream.sections import TelemetrySettings
 from stream.settings import load_settings
 from stream.telemetry import TelemetryObserver, worker_name
-from stream.telemetry_record import decode_telemetry
+from stream.telemetry_record import Sample, decode_telemetry
 from stream.telemetry_writer import TelemetryWriter
 
 NAMES = ("approve", "review", "decline")
@@ -228,6 +228,71 @@ def test_a_batch_of_dead_letters_alone_is_covered():
     assert (record.events, record.dead_letters, record.offsets) == (0, {"invalid_json": 3}, {"0": [(100, 103)]})
 
 
+def broken(batch):
+    """A batch whose rows cannot be counted: one outcome has no name."""
+    batch.scored.outcomes[0] = 200
+    return batch
+
+
+def test_a_batch_that_cannot_be_counted_costs_its_record_and_nothing_else():
+    stand = Stand()
+    stand.turn(1_000)
+    stand.commit(broken(report({0: 104})))
+    stand.turn()
+    stand.commit(broken(report({0: 108})))
+    stand.turn(100)
+    assert [reason.split(" (")[0] for reason in stand.told.dropped] == [
+        "it could not be counted or encoded: IndexError: tuple index out of range"
+    ]
+    stand.turn(900)  # another record begins
+    stand.commit(report({0: 113}, rows=5))
+    stand.turn()
+    stand.turn(1_000)
+    first, second = stand.records
+    assert (first.sequence, second.sequence) == (0, 2), "the monitor sees that one is missing"
+    assert (second.events, second.offsets, second.dropped) == (5, {"0": [(108, 113)]}, 1)
+    assert sum(second.features["a"].counts) == 5
+    assert second.segments == {"DE": {"approve": 5}}
+    assert second.opened_at_ms == first.closed_at_ms + 1_000
+
+
+def test_batches_that_can_never_be_counted_cost_one_record_an_interval():
+    stand = Stand()
+    for at in range(50):
+        stand.commit(broken(report({0: 104 + at})))
+        stand.turn(100)
+    stand.observer.stopped()
+    assert len(stand.told.dropped) in {5, 6}
+    assert all(record.events == 0 for record in stand.records)
+    assert stand.producer.flushed == []
+
+
+def test_a_record_that_cannot_be_encoded_is_dropped_and_the_next_ones_are_written():
+    stand = Stand()
+    stand.commit(report({0: 104}, dead_letters={"\ud800": 1}))  # half a character
+    stand.turn()
+    stand.turn(1_000)
+    assert ["UnicodeEncodeError" in reason for reason in stand.told.dropped] == [True]
+    stand.commit(report({0: 109}, rows=5))
+    stand.turn()
+    stand.turn(1_000)
+    stand.observer.stopped()
+    assert [(record.sequence, record.events, record.dropped) for record in stand.records] == [(1, 5, 1), (2, 0, 1)]
+    assert stand.told.written == 2
+
+
+def test_a_model_that_cannot_be_begun_with_costs_one_record_an_interval_until_it_can():
+    stand = Stand()
+    stand.by = ScoredBy("m3", "forest", "fs", ("a", "unknown"), M1.histograms, "m3")
+    for _ in range(30):
+        stand.turn(100)
+    assert (len(stand.records), len(stand.told.dropped)) == (1, 3)
+    stand.by = M2
+    stand.turn(1_000)
+    stand.turn(1_000)
+    assert [(record.model, record.sequence, record.dropped) for record in stand.records] == [("m1", 0, 0), ("m2", 4, 3)]
+
+
 @pytest.mark.parametrize(
     ("refusal", "reason"),
     [
@@ -308,6 +373,28 @@ def test_infinities_and_gaps_are_null_in_the_sample():
     assert record.sample.features[0] == [None, None]
     assert record.features["a"].missing == 1
     assert record.features["b"].counts[-1] >= 1
+
+
+def test_rows_whose_score_is_no_number_are_not_in_the_sample_and_the_record_can_be_read():
+    stand = Stand()
+    one = report({0: 106}, rows=6)
+    one.scored.scores[[0, 2, 5]] = [np.nan, np.inf, -np.inf]
+    stand.commit(one)
+    stand.turn(1_000)
+    [record] = stand.records
+    assert record.sample.scores == one.scored.scores[[1, 3, 4]].tolist()
+    assert record.sample.features == one.scored.features[[1, 3, 4]].tolist()
+    assert record.sample.event_times_ms == [START_MS + at for at in (1, 3, 4)]
+    assert (record.events, sum(record.score.counts), record.score.missing) == (6, 5, 1)
+
+
+def test_where_no_score_is_a_number_the_sample_is_empty():
+    stand = Stand()
+    one = report({0: 104})
+    one.scored.scores[:] = np.nan
+    stand.commit(one)
+    stand.turn(1_000)
+    assert (stand.records[0].events, stand.records[0].sample) == (4, Sample())
 
 
 def test_a_worker_without_an_instance_id_draws_a_name():

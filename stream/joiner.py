@@ -4,7 +4,8 @@ Step 1  open      the index (stream.label_index); nobody else may have it open
 Step 2  fence     init_transactions ends what a predecessor left open, and fences it if it still lives
 Step 3  recover   read W and C of every partition, replay [W, C) into the index without output
 Step 4  join      a batch of both topics changes the index and gives records for `labelled` (stream.join)
-Step 5  commit    these records, dead letters of labels, and the offsets of both topics: one Kafka transaction
+Step 5  commit    these records, dead letters of labels, and the offsets of both topics: one Kafka transaction; offsets
+                  that do not move too, at the start, once an hour and at the end
 Step 6  store     the index with W = C: one SQLite transaction, after a commit and not after every one
 
 A crash, an aborted batch or a full disk loses what of the index was not stored, and Step 3 reads it again. The index is
@@ -14,6 +15,7 @@ never owes output and never repeats any.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -42,10 +44,16 @@ BATCH: Final = 20_000
 #: How long a batch may fill; nobody waits for a label.
 FILL_SECS: Final = 0.2
 
+#: The group has no members, so the broker forgets each offset some days after it was committed last, even while the
+#: joiner lives: 7 days unless offsets.retention.minutes says otherwise.
+REFRESH_SECS: Final = 3_600.0
+
 STORE_SECS: Final = 1.0
 STORE_RECORDS: Final = 200_000
 
 BROKER_SECS: Final = 30.0
+#: A stop waits no longer for a broker: without this commit the offsets are an hour older.
+LAST_COMMIT_SECS: Final = 5.0
 RETRY_SECS: Final = 0.2
 
 # Once the joiner is up it outlives its broker; but a batch that nothing gets through is no outage.
@@ -74,6 +82,7 @@ class Joiner:
         self._clocks: Clocks = {}
         self._next: dict[Place, int] = {}
         self._stored_at = 0.0
+        self._refreshed_at = 0.0
         self._unstored = 0
         self._live = False
 
@@ -88,10 +97,10 @@ class Joiner:
             self._partitions = {name: states[name].partitions for name in self._topics}
             outputs = (self._settings.topics.labelled, self._settings.topics.dead_letters)
             batch_bytes = min(states[name].number("max.message.bytes", 1 << 20) for name in outputs)
-            consumer_settings, producer_settings = joiner_configs(
+            self._consumer_settings, producer_settings = joiner_configs(
                 self._settings, batch_bytes, bootstrap=self._bootstrap
             )
-            self._consumer = Consumer(consumer_settings)
+            self._consumer = Consumer(self._consumer_settings)
             self._writer = JoinerWriter(producer_settings, self._settings.monitor.group, *outputs, self._observer)
             try:
                 self._run(stop)
@@ -131,6 +140,9 @@ class Joiner:
                 if messages := self._consume():
                     self._transact(by_place(messages))
                     aborts = 0
+                if time.monotonic() - self._refreshed_at > REFRESH_SECS:
+                    self._refresh()
+                    aborts = 0
                 self._store_if_due()
             except BatchAborted as aborted:
                 self._live = False
@@ -141,6 +153,8 @@ class Joiner:
                 self._recover_patiently(stop)
             self._tell()
         if self._live:
+            with suppress(BatchAborted, BrokerSilent):
+                self._refresh(LAST_COMMIT_SECS)
             self._store()
 
     def _recover_patiently(self, stop: Callable[[], bool]) -> None:
@@ -167,13 +181,8 @@ class Joiner:
         if not self._replay(plans, stop):
             return
         self._next = {place: one.live_from for place, one in plans.items()}
-        committed = {(one.topic, one.partition): one.committed for one in facts}
-        if moved := {place: at for place, at in self._next.items() if committed[place] != at}:
-            self._writer.write([], [], moved, self._consumer)
-        self._consumer.assign([TopicPartition(*place, at) for place, at in self._next.items()])
-        # What the replay paused may stay paused through an assignment.
-        self._consumer.resume([TopicPartition(*place) for place in self._next])
-        self._store()
+        self._assign(self._next)
+        self._refresh()
         self._live = True
         self._observer.live()
 
@@ -208,21 +217,31 @@ class Joiner:
             )
         self._next = {place: one.replay_from for place, one in plans.items()}
         if left:
-            self._consumer.assign([TopicPartition(*place, one.replay_from) for place, one in left.items()])
+            self._assign({place: one.replay_from for place, one in left.items()})
         while left and not stop():
             batch = by_place(self._consume())
             for place, messages in batch.items():
                 if messages[-1].offset() >= (end := plans[place].live_from):
                     batch[place] = [one for one in messages if one.offset() < end]
             self._apply(batch, behind=left)
-            self._next.update(_moved(batch))
-            done = [place for place, at in self._positions(left) if at >= left[place].live_from]
+            self._next.update({place: min(at, left[place].live_from) for place, at in self._moved(left).items()})
+            done = [place for place, one in left.items() if self._next[place] == one.live_from]
             self._consumer.pause([TopicPartition(*place) for place in done])
             for place in done:
                 del left[place]
             if self._unstored > STORE_RECORDS:
                 self._store()
         return not left
+
+    def _assign(self, begin: Mapping[Place, int]) -> None:
+        """Read on from these offsets, with a new consumer: one that has read before tells its former positions."""
+        self._consumer.close()
+        self._consumer = Consumer(self._consumer_settings)
+        self._consumer.assign([TopicPartition(*place, at) for place, at in begin.items()])
+
+    def _moved(self, places: Iterable[Place]) -> dict[Place, int]:
+        """Return the next offset of each partition that was read on since `_next`."""
+        return {place: at for place, at in self._positions(places) if at > self._next[place]}
 
     def _positions(self, places: Iterable[Place]) -> list[tuple[Place, int]]:
         """Return each partition's next offset; it also passes markers of transactions, which are no messages."""
@@ -249,11 +268,19 @@ class Joiner:
     def _transact(self, batch: Batch) -> None:
         joined = self._apply(batch, [place for place, left in self._lags().items() if left])
         # Step 5
-        moved = _moved(batch)
+        moved = self._moved(self._next)
         self._writer.write(joined.written, joined.letters, moved, self._consumer)
         self._next.update(moved)
         self._observer.committed(sum(map(len, batch.values())))
         self._report(joined)
+
+    def _refresh(self, broker_secs: float = BROKER_SECS) -> None:
+        """Commit where each partition stands, moved or not, and store it."""
+        stands = self._next | self._moved(self._next)
+        self._writer.write([], [], stands, self._consumer, broker_secs)
+        self._next = stands
+        self._refreshed_at = time.monotonic()
+        self._store()
 
     def _store_if_due(self) -> None:
         due = time.monotonic() - self._stored_at > STORE_SECS or self._unstored > STORE_RECORDS
@@ -300,7 +327,3 @@ class Joiner:
             observer.last_label(joined.newest_label_ms, time.time_ns() // 1_000_000)
         if joined.dropped:
             observer.dropped(joined.dropped)
-
-
-def _moved(batch: Batch) -> dict[Place, int]:
-    return {place: messages[-1].offset() + 1 for place, messages in batch.items() if messages}

@@ -9,7 +9,8 @@ C is the committed offset, W the index's watermark, S and E the log's first and 
 
 By itself: a partition that nobody read yet begins at S; an index that is missing, or was made of other topics, another
 retention or sample rate, is read again from [S, C) without output. That loses nothing that is not lost anyway: there is
-no other source than the log, and it keeps decisions for longer than their labels may take.
+no other source than the log, and it keeps decisions for longer than their labels may take. A committed offset that has
+expired is known where W = E, as it lies between them.
 
 Every other order has a name, and the operator's choice (`labels.recovery`) decides.
 """
@@ -57,22 +58,43 @@ def plan(facts: Sequence[Facts], choice: Choice) -> tuple[bool, Mapping[Place, P
 
     Raises RecoveryError, which names what does not fit and the choices.
     """
-    for one in facts:
-        misfit = _misfit(one)
-        if misfit and choice == "refuse":
-            raise RecoveryError(misfit)
-    begin = choice == "rebuild" and any(map(_misfit, facts))
+    forgotten = _forgotten(facts)
+    misfits = [sentence for one in facts if (sentence := _misfit(one, one in forgotten))]
+    if misfits and choice == "refuse":
+        raise RecoveryError(misfits[0])
+    begin = choice == "rebuild" and bool(misfits)
     if begin:
-        facts = [replace(one, watermark=None) for one in facts]
-    return begin, {(one.topic, one.partition): _plan(one, choice) for one in facts}
+        facts, forgotten = [replace(one, watermark=None) for one in facts], set()
+    return begin, {(one.topic, one.partition): _plan(one, one in forgotten, choice) for one in facts}
 
 
-def _misfit(facts: Facts) -> str:
+def _forgotten(facts: Sequence[Facts]) -> set[Facts]:
+    """Return the partitions that were joined once, but neither broker nor index tell how far.
+
+    All partitions of a topic are committed together. One that is not, beside others that are, is new only if the index
+    knows the others.
+    """
+    committed = {one.topic for one in facts if one.committed is not None}
+    indexed = {one.topic for one in facts if one.watermark is not None}
+    return {
+        one
+        for one in facts
+        if one.committed is None and one.topic in committed - indexed and one.log_start < one.log_end
+    }
+
+
+def _misfit(facts: Facts, forgotten: bool) -> str:
     """Return the sentence about what does not fit, "" where all does."""
     start, end, committed, watermark = facts.log_start, facts.log_end, facts.committed, facts.watermark
     again = "rebuild to join the log's labels from its start (all are written again)"
+    if forgotten:
+        return (
+            f"The joiner's committed offset of {facts.name} has expired, those of other partitions have not, and the "
+            f"label index is gone: choose labels.recovery = accept_partial to take its records up to {end} for joined "
+            f"(a label among them that was not is never written), or {again}."
+        )
     if committed is None:
-        if watermark is None:
+        if watermark is None or watermark == end:
             return ""
         return (
             f"The joiner's committed offset of {facts.name} has expired while its index stands at {watermark}: choose "
@@ -106,8 +128,10 @@ def _misfit(facts: Facts) -> str:
     return ""
 
 
-def _plan(facts: Facts, choice: Choice) -> Plan:
+def _plan(facts: Facts, forgotten: bool, choice: Choice) -> Plan:
     start, end, committed, watermark = facts.log_start, facts.log_end, facts.committed, facts.watermark
+    if forgotten:
+        return Plan(start, end, "taken for joined")
     if committed is None:
         at = start if watermark is None else min(max(watermark, start), end)
         return Plan(at, at, "first start" if watermark is None else "offset expired")
@@ -119,5 +143,5 @@ def _plan(facts: Facts, choice: Choice) -> Plan:
     if watermark is None:
         return Plan(start, committed, "read again from the log")
     if watermark > committed:
-        raise RecoveryError(_misfit(facts))
+        raise RecoveryError(_misfit(facts, forgotten))
     return Plan(max(watermark, start), committed, "the index's watermark")

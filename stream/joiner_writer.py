@@ -63,15 +63,19 @@ class JoinerWriter:
         letters: Iterable[DeadLetter],
         offsets: Mapping[Place, int],
         consumer: Consumer,
+        broker_secs: float = BROKER_SECS,
     ) -> None:
-        """Make all of it durable together; BatchAborted once nothing of it counts, ProducerFenced."""
+        """Make all of it durable together; BatchAborted once nothing of it counts, ProducerFenced.
+
+        broker_secs: how long the broker may take for each step.
+        """
         self.ready()
         producer = self._producer
         assert producer is not None
         places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
         group = consumer.consumer_group_metadata()
         try:
-            self._call(producer, producer.begin_transaction, "begin_transaction")
+            self._call(producer, producer.begin_transaction, "begin_transaction", broker_secs)
             produce, labelled = producer.produce, self._labelled
             for user, value in written:
                 try:
@@ -81,13 +85,12 @@ class JoinerWriter:
             for letter in letters:
                 self._bury(producer, letter)
             self._observer.produced()
-            self._call(
-                producer, lambda: producer.send_offsets_to_transaction(places, group, BROKER_SECS), "the offsets"
-            )
+            send = producer.send_offsets_to_transaction
+            self._call(producer, lambda: send(places, group, broker_secs), "the offsets", broker_secs)
             self._observer.committing()
-            self._call(producer, lambda: producer.commit_transaction(BROKER_SECS), "the commit")
+            self._call(producer, lambda: producer.commit_transaction(broker_secs), "the commit", broker_secs)
         except BatchAborted:
-            self._abort(producer)
+            self._abort(producer, broker_secs)
             raise
 
     def close(self) -> None:
@@ -98,9 +101,9 @@ class JoinerWriter:
                 producer.purge()
                 producer.flush(0)
 
-    def _abort(self, producer: Producer) -> None:
+    def _abort(self, producer: Producer, broker_secs: float) -> None:
         try:
-            self._call(producer, lambda: producer.abort_transaction(BROKER_SECS), "the abort")
+            self._call(producer, lambda: producer.abort_transaction(broker_secs), "the abort", broker_secs)
         except BatchAborted:
             # The next producer ends the transaction by its epoch.
             self.close()
@@ -135,9 +138,11 @@ class JoinerWriter:
             else:
                 return
 
-    def _call(self, producer: Producer, call: Callable[[], object], what: str) -> None:
+    def _call(
+        self, producer: Producer, call: Callable[[], object], what: str, broker_secs: float = BROKER_SECS
+    ) -> None:
         """Retriable: again. Abortable, or not done in time: BatchAborted. Fenced or fatal: ProducerFenced."""
-        deadline = time.monotonic() + BROKER_SECS
+        deadline = time.monotonic() + broker_secs
         while True:
             try:
                 call()

@@ -3,8 +3,8 @@
     python tests/joiner_process.py '{"monitor.group": "g", ...}' [POINT:COUNT]
 
 POINT is a hook of the observer: produced, committing, committed, storing, stored, ... When it is reached for the
-COUNT-th time, the process is killed (SIGKILL); `full:N` leaves the index N pages instead. Each line on standard output
-tells one thing the joiner did.
+COUNT-th time, the process is killed (SIGKILL). `full:N` leaves the index N pages instead, and `refresh:S` lets all
+offsets be committed again after S seconds. Each line on standard output tells one thing the joiner did.
 """
 
 import json
@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from stream import label_index_file
+from stream import joiner, label_index_file
 from stream.errors import FraudstreamError
 from stream.joiner import Joiner
 from stream.joiner_observer import JoinerObserver
@@ -47,7 +47,7 @@ class Teller(JoinerObserver):
 
     def __init__(self, point: str) -> None:
         self._point, _, count = point.partition(":")
-        self._left = int(count or 0)
+        self._left = float(count or 0)
 
     def _tell(self, name: str, *told: object) -> None:
         print(json.dumps([time.time(), name, told]), flush=True)
@@ -91,6 +91,8 @@ def main() -> None:
     point = sys.argv[2] if len(sys.argv) > 2 else ""
     if point.startswith("full:"):
         fill_up(int(point.partition(":")[2]))
+    if point.startswith("refresh:"):
+        joiner.REFRESH_SECS = float(point.partition(":")[2])
     try:
         Joiner(settings, Teller(point)).run(stop.is_set)
     except FraudstreamError as error:

@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 
-from joined_topics import JoinedTopics, make
+from joined_topics import PARTITIONS, JoinedTopics, make
 from joiner_process import POINTS, JoinerProcess
 from kafka_topics import Topics
 from labels_and_decisions import decision, label
@@ -64,7 +64,7 @@ def test_kills_at_every_point_lose_and_repeat_nothing(joined, start, tmp_path):
             made.decisions[number * step : None if last else (number + 1) * step],
             made.labels[number * step : None if last else (number + 1) * step],
         )
-        doomed = start(settings, f"{point}:{2 if point in ('storing', 'stored') else 1}")
+        doomed = start(settings, f"{point}:{1 if point == 'committed' else 2}")
         assert doomed.end() == -signal.SIGKILL, doomed.errors
     joiner = start(settings)
     joiner.wait_for("live")
@@ -109,6 +109,95 @@ def test_markers_at_the_end_of_a_log_are_no_lag(joined, start, tmp_path):
         joiner.wait_for("live")
         wait_for_no_lag(joined, joiner)
         assert joiner.stop() == 0, joiner.errors
+
+
+def test_a_log_deleted_up_to_a_marker_has_no_gap(joined, start, tmp_path):
+    producer = Producer({"bootstrap.servers": joined.topics.bootstrap, "transactional.id": joined.decisions})
+    producer.init_transactions(30)
+    for end in (producer.commit_transaction, producer.abort_transaction):
+        producer.begin_transaction()
+        producer.produce(joined.decisions, decision("u", "t", event_time=1_000), b"u")
+        producer.flush()
+        end(30)
+    first = start(joined.settings(tmp_path))
+    first.wait_for("live")
+    wait_for_no_lag(joined, first)
+    assert first.stop() == 0, first.errors
+    ends = [TopicPartition(joined.decisions, *place) for place in joined.topics.ends(joined.decisions).items()]
+    for future in joined.topics.admin.delete_records(ends).values():
+        future.result(30)
+    second = start(joined.settings(tmp_path))
+    second.wait_for("live")
+    assert second.stop() == 0, second.errors
+    assert second.count("rebuilding") == 0
+
+
+def test_offsets_that_nothing_moves_are_committed_again_and_again(joined, start, tmp_path):
+    settings = joined.settings(tmp_path)
+    joined.produce([(b"u", decision("u", "t", event_time=1_000))], [(b"u", label("u", "t", True, 2_000))])
+    joiner = start(settings, "refresh:0.3")
+    joined.wait_for([b""], joiner)
+    wait_for_no_lag(joined, joiner)
+    before = committed(joined, settings)
+    assert len(before) == 2 * PARTITIONS
+    for _ in range(2):
+        forget(joined, settings)
+        joiner.wait_until(lambda: committed(joined, settings) == before, "all are committed again")
+    assert joiner.stop() == 0, joiner.errors
+
+
+def test_offsets_that_expired_while_nothing_was_written_are_no_trouble(joined, start, tmp_path):
+    settings = joined.settings(tmp_path)
+    joined.produce([(b"u", decision("u", "t", event_time=1_000))], [(b"u", label("u", "t", True, 2_000))])
+    for number in range(2):
+        joiner = start(settings)
+        joiner.wait_for("live")
+        joiner.wait_until(lambda: len(joined.written()) == 1, "the label is joined")
+        if number:
+            assert len(committed(joined, settings)) == 2 * PARTITIONS, "the start commits all"
+            forget(joined, settings)
+        assert joiner.stop() == 0, joiner.errors
+        assert len(committed(joined, settings)) == 2 * PARTITIONS, "the stop commits all"
+        forget(joined, settings)
+    assert len(joined.written()) == 1
+
+
+def test_a_lost_index_and_a_part_of_the_offsets_write_nothing_twice(joined, start, tmp_path):
+    made, settings = make(300), joined.settings(tmp_path)
+    joined.produce(made.decisions, made.labels)
+    first = start(settings)
+    joined.wait_for(made.expected, first)
+    assert first.stop() == 0, first.errors
+    kept = {place: at for place, at in committed(joined, settings).items() if place[1]}
+    forget(joined, settings)
+    rows = [TopicPartition(*place, at) for place, at in kept.items()]
+    asked = [ConsumerGroupTopicPartitions(group(settings), rows)]
+    joined.topics.admin.alter_consumer_group_offsets(asked)[group(settings)].result(30)
+    Path(str(settings["labels.index"])).unlink()
+    second = start(settings)
+    assert second.end() == 1
+    assert "has expired, those of other partitions have not, and the label index is gone" in second.errors
+    third = start(settings | {"labels.recovery": "accept_partial"})
+    third.wait_for("live")
+    wait_for_no_lag(joined, third)
+    assert third.stop() == 0, third.errors
+    assert joined.written() == made.expected
+
+
+def group(settings):
+    return f"{settings['monitor.group']}-joiner"
+
+
+def committed(joined, settings):
+    """What the broker knows of the joiner's offsets."""
+    asked = joined.topics.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group(settings))])
+    found = asked[group(settings)].result(30).topic_partitions
+    return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+
+
+def forget(joined, settings):
+    """Take all its offsets away, as their expiry does."""
+    joined.topics.admin.delete_consumer_groups([group(settings)])[group(settings)].result(30)
 
 
 def wait_for_no_lag(joined, joiner):

@@ -24,6 +24,8 @@ def one(fact, choice="refuse"):
         (facts(5, 9, 7, 5), (5, 7)),
         (facts(3, 9, None, None), (3, 3)),  # nobody read it yet
         (facts(3, 9, 7, None), (3, 7)),  # the index is gone
+        (facts(0, 0, None, 0), (0, 0)),  # expired, but it can have been nothing else
+        (facts(3, 9, None, 9), (9, 9)),
     ],
 )
 def test_what_fits_goes_on_by_itself_whatever_the_choice(fact, replayed):
@@ -61,3 +63,20 @@ def test_a_rebuild_forgets_what_is_known_of_every_partition():
     assert begin
     assert [(one.replay_from, one.live_from) for one in plans.values()] == [(0, 5), (0, 6)]
     assert plans["labels", 1] == Plan(0, 6, "read again from the log")
+
+
+def test_a_partition_whose_offset_expired_beside_others_is_no_first_start_once_the_index_is_gone():
+    known, expired, empty = facts(0, 9, 5, None), facts(2, 9, None, None, 1), facts(4, 4, None, None, 2)
+    with pytest.raises(RecoveryError, match=r"offset of labels\[1\] has expired, those of other partitions have not"):
+        plan([known, expired, empty], "refuse")
+    begin, plans = plan([known, expired, empty], "accept_partial")
+    assert not begin
+    assert [(one.replay_from, one.live_from) for one in plans.values()] == [(0, 5), (2, 9), (4, 4)]
+    begin, plans = plan([known, expired, empty], "rebuild")
+    assert begin
+    assert [(one.replay_from, one.live_from) for one in plans.values()] == [(0, 5), (2, 2), (4, 4)]
+
+
+def test_a_partition_that_was_added_is_a_first_start_beside_others_that_the_index_knows():
+    _, plans = plan([facts(0, 9, 5, 5), facts(0, 9, None, None, partition=1)], "refuse")
+    assert plans["labels", 1] == Plan(0, 0, "first start")

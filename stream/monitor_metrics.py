@@ -92,6 +92,9 @@ class MonitorMetrics(MonitorObserver, Collector):
     def state(self, watch: WatchSnapshot | None, quality: QualitySnapshot) -> None:
         with self._lock:
             self._watch, self._quality = watch, quality
+            # Read back too, so that a restart does not forget how long labels have been silent.
+            if quality.labelled_at_ms:
+                self._last_label_at = max(self._last_label_at or 0.0, quality.labelled_at_ms / MS_PER_SEC)
 
     def lag(self, topic: str, records: int) -> None:
         with self._lock:
@@ -125,7 +128,7 @@ class MonitorMetrics(MonitorObserver, Collector):
 
     def last_label(self, label_time_ms: int, seen_at_ms: int) -> None:  # noqa: ARG002 (a late label is no sign of life)
         with self._lock:
-            self._last_label_at = seen_at_ms / MS_PER_SEC
+            self._last_label_at = max(self._last_label_at or 0.0, seen_at_ms / MS_PER_SEC)
 
     def index(self, decisions: int, size_bytes: int, pending: int) -> None:
         with self._lock:

@@ -9,6 +9,8 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from faust.types.auth import SASLMechanism
 from prometheus_client import generate_latest
 
+from models.quality_rows import Decided
+from models.quality_watch import QualityWatch
 from small_models import promote, small_model
 from stream.errors import SettingsError
 from stream.logs import configure
@@ -193,3 +195,30 @@ def test_metrics_are_there_before_anything_has_happened():
     for name in ("up", "caught_up", "start_time_seconds", "alerts_total", "alerts_firing"):
         assert f"fraudstream_monitor_{name}" in shown
     assert "fraudstream_quality_roc_auc{" not in shown
+
+
+def value(metrics, name, **labels):
+    return metrics.registry.get_sample_value(f"fraudstream_{name}", labels)
+
+
+def test_when_the_last_label_came_is_known_again_after_reading_back_and_never_goes_back():
+    watch = QualityWatch(
+        window_ms=9_000,
+        delay_ms=5_000,
+        every_ms=1_000,
+        max_events=9,
+        min_frauds=1,
+        max_segments=2,
+        holdout=lambda _: None,
+    )
+    metrics = MonitorMetrics()
+    metrics.state(None, watch.snapshot())
+    assert value(metrics, "label_last_timestamp_seconds") is None
+    row = Decided(id=1, user=1, segment="DE", score=0.5, outcome=0, weight=1.0, fraud=True)
+    watch.label("a", row, event_time_ms=1_000, label_time_ms=2_000, at_ms=3_000, former=None)
+    watch.advance(60_000)
+    metrics.state(None, watch.snapshot())
+    assert value(metrics, "label_last_timestamp_seconds") == 3.0
+    metrics.last_label(1_000, 8_000)
+    metrics.state(None, watch.snapshot())
+    assert value(metrics, "label_last_timestamp_seconds") == 8.0

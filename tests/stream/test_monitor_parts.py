@@ -10,7 +10,7 @@ from faust.types.auth import SASLMechanism
 from prometheus_client import generate_latest
 
 from models.quality_rows import Decided
-from models.quality_watch import QualityWatch
+from models.quality_watch import QualitySnapshot, QualityWatch
 from small_models import promote, small_model
 from stream.errors import SettingsError
 from stream.logs import configure
@@ -21,6 +21,7 @@ from stream.monitor_observer import MonitorObserver, MonitorObservers
 from stream.monitor_references import References
 from stream.monitor_security import faust_credentials, unreached
 from stream.settings import load_settings
+from stream.watch_snapshot import CoverageState, ModelState, SubjectState, Totals, WatchSnapshot
 
 USER = {"sasl_username": "ada", "sasl_password": "secret"}
 
@@ -195,6 +196,28 @@ def test_metrics_are_there_before_anything_has_happened():
     for name in ("up", "caught_up", "start_time_seconds", "alerts_total", "alerts_firing"):
         assert f"fraudstream_monitor_{name}" in shown
     assert "fraudstream_quality_roc_auc{" not in shown
+
+
+def test_what_can_be_counted_begins_at_0_and_what_was_uncovered_never_goes_down():
+    def snapshot(uncovered, *, drifts, missing):
+        feature = SubjectState(1_000, psi=0.1, alarm=drifts, missing_alarm=missing)
+        model = ModelState("a", 1_000, {"amount": feature}, SubjectState(1_000, detector_alarm=True), {})
+        totals = Totals(uncovered={0: uncovered})
+        return WatchSnapshot(1_000, True, ("w",), {"a": model}, (), {}, {1: CoverageState(0, 9)}, (), totals)
+
+    metrics = MonitorMetrics(aside=[("labels", "wrong_type")])
+    assert value(metrics, "monitor_set_aside_records_total", topic="labels", reason="wrong_type") == 0
+    quality = QualitySnapshot({}, {}, {}, (), 0, 0)
+    metrics.state(snapshot(40_000, drifts=False, missing=True), quality)
+    metrics.state(snapshot(5_000, drifts=False, missing=True), quality)
+    assert value(metrics, "telemetry_uncovered_offsets_total", partition="0") == 40_000
+    assert value(metrics, "telemetry_uncovered_offsets_total", partition="1") == 0
+    for subject in ("amount", "score"):
+        assert value(metrics, "detector_alarms_total", detector="kswin", subject=subject) == 0
+    assert value(metrics, "telemetry_set_aside_total", reason="other_bins") == 0
+    of_amount = {"model": "a", "feature": "amount"}
+    assert [value(metrics, f"{name}_alarm", **of_amount) for name in ("drift", "missing", "detector")] == [0, 1, 0]
+    assert value(metrics, "detector_alarm", model="a", feature="score") == 1
 
 
 def value(metrics, name, **labels):

@@ -54,7 +54,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class QualitySnapshot:
-    """What there is to show. figures: by model and segment, "" being all; open: what has begun and not ended."""
+    """What there is to show. figures: by model and segment, "" being all; open: what has begun and not ended.
+
+    labelled_at_ms: greatest timestamp of a labelled decision's record, epoch ms, 0 before the first; the clock, which
+    goes on without labels, does not tell.
+    """
 
     figures: Mapping[tuple[str, str], Figures]
     concept: Mapping[tuple[str, str], bool]
@@ -62,6 +66,7 @@ class QualitySnapshot:
     open: tuple[Change, ...]
     pending: int
     size_bytes: int
+    labelled_at_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -107,7 +112,7 @@ class QualityWatch:
         self._pending: dict[tuple[str, int], _Pending] = {}  # in order of arrival
         self._due: list[tuple[int, int, tuple[str, int]]] = []
         self._number = 0
-        self._clock_ms = self._done_ms = 0
+        self._clock_ms = self._done_ms = self._labelled_at_ms = 0
         self._live = False
 
     @property
@@ -127,6 +132,7 @@ class QualityWatch:
     ) -> list[Change]:
         """Take a labelled decision; at_ms is its record's timestamp. Return what begins or ends by it."""
         changes = self.advance(at_ms)
+        self._labelled_at_ms = max(self._labelled_at_ms, at_ms)
         now, key = self._clock_ms, (model, row.id)
         feed = former is None
         if former is not None:
@@ -191,6 +197,7 @@ class QualityWatch:
             open=tuple(one for name, model in models.items() for one in _open(name, model)),
             pending=len(self._pending),
             size_bytes=sum(model.rows.size_bytes for model in models.values()),
+            labelled_at_ms=self._labelled_at_ms,
         )
 
     def _next_ms(self, last_ms: int) -> int:

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from models.drift_detectors import DETECTORS
 from models.quality_figures import Figures
 from models.quality_watch import QualitySnapshot
 from stream.alert_record import SIGNALS, Alert
@@ -31,6 +32,14 @@ __all__ = ["MonitorMetrics"]
 
 MS_PER_SEC: Final = 1000.0
 DAY_SECS: Final = 86_400.0
+#: What detections call the score.
+SCORE: Final = "score"
+#: Reasons of `stream.watch` and `stream.monitor_state`. Whatever is known to be countable begins at 0: of a series that
+#: begins with a burst, increase() never shows the burst.
+TELEMETRY_ASIDE: Final = (
+    *("ahead", "behind", "unknown_model", "no_reference", "other_reference", "other_bins"),
+    *("no_feature", "unknown_feature", "sample", "too_large", "offsets"),
+)
 #: From an investigator's minute to a chargeback's four months.
 DELAY_SECS: Final = (
     *(60.0, 600.0, 3_600.0, 6 * 3_600.0, 12 * 3_600.0),
@@ -43,7 +52,7 @@ _OF_FEATURE: Final = (
     ("chi2_p_value", "How likely a difference as large is by chance, by chi-squared over the bins.", "chi_squared_p"),
     ("ks", "Kolmogorov-Smirnov distance from the reference, over the bins.", "ks"),
     ("missing_ratio", "Share of missing values over drift.window.", "missing"),
-    ("alarm", "1 while an alert about this feature is open, else 0.", "alarm"),
+    ("alarm", "1 while feature_drift is open for this feature, else 0.", "alarm"),
 )
 _OF_QUALITY: Final = (
     ("labelled_events", "Labelled decisions that the figures rest on.", "events", ""),
@@ -61,19 +70,23 @@ _OF_QUALITY: Final = (
 
 
 class MonitorMetrics(MonitorObserver, Collector):
-    """Shows what the hooks tell, through a registry of its own. now: epoch seconds."""
+    """Shows what the hooks tell, through a registry of its own.
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    now: epoch seconds. aside: (topic, reason) of every kind of record that can be set aside.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time, aside: Iterable[tuple[str, str]] = ()) -> None:
         self._now = now
         self._started_at = now()
         self._lock = threading.Lock()
         self._up, self._caught_up = True, False
         self._watch: WatchSnapshot | None = None
         self._before = Totals()
+        self._uncovered: dict[int, int] = {}
         self._quality: QualitySnapshot | None = None
         self._lags: dict[str, int] = {}
         self._records: Tally[str] = Tally()
-        self._aside: Tally[tuple[str, str]] = Tally()
+        self._aside: Tally[tuple[str, str]] = Tally(dict.fromkeys(aside, 0))
         self._alerts: Tally[str] = Tally(dict.fromkeys(SIGNALS, 0))
         self._labels: Tally[str] = Tally(dict.fromkeys(OUTCOMES, 0))
         self._labelled: Tally[str] = Tally({"fraud": 0, "honest": 0})
@@ -95,6 +108,11 @@ class MonitorMetrics(MonitorObserver, Collector):
     def state(self, watch: WatchSnapshot | None, quality: QualitySnapshot) -> None:
         with self._lock:
             self._watch, self._quality = watch, quality
+            if watch is not None:
+                self._note_uncovered(watch)
+            # Read back too, so that a restart does not forget how long labels have been silent.
+            if quality.labelled_at_ms:
+                self._last_label_at = max(self._last_label_at or 0.0, quality.labelled_at_ms / MS_PER_SEC)
 
     def lag(self, topic: str, records: int) -> None:
         with self._lock:
@@ -128,7 +146,7 @@ class MonitorMetrics(MonitorObserver, Collector):
 
     def last_label(self, label_time_ms: int, seen_at_ms: int) -> None:  # noqa: ARG002 (a late label is no sign of life)
         with self._lock:
-            self._last_label_at = seen_at_ms / MS_PER_SEC
+            self._last_label_at = max(self._last_label_at or 0.0, seen_at_ms / MS_PER_SEC)
 
     def index(self, decisions: int, size_bytes: int, pending: int) -> None:
         with self._lock:
@@ -137,6 +155,12 @@ class MonitorMetrics(MonitorObserver, Collector):
     def left(self) -> None:
         with self._lock:
             self._up = self._caught_up = False
+
+    def _note_uncovered(self, watch: WatchSnapshot) -> None:
+        """Keep the most so far: a late record heals a gap, and a counter that falls would look like a restart."""
+        for partition in {*watch.coverage, *watch.totals.uncovered}:
+            since = watch.totals.uncovered.get(partition, 0) - self._before.uncovered.get(partition, 0)
+            self._uncovered[partition] = max(self._uncovered.get(partition, 0), since)
 
     # What a scrape shows.
 
@@ -192,7 +216,7 @@ class MonitorMetrics(MonitorObserver, Collector):
         yield _gauge("telemetry_workers", "Workers heard of in the last minute.", len(watch.workers))
         unknown = bool(watch.unknown_models)
         yield _gauge("telemetry_unknown_model", "1 while records name a model without a reference.", unknown)
-        yield from self._since_caught_up(watch.totals)
+        yield from self._since_caught_up(watch)
         yield from _of_models(watch.models)
         yield _gauges(
             "decision_share",
@@ -213,8 +237,8 @@ class MonitorMetrics(MonitorObserver, Collector):
             {(segment,): mix.alarm for segment, mix in watch.mix.items()},
         )
 
-    def _since_caught_up(self, totals: Totals) -> Iterator[Metric]:
-        before = self._before
+    def _since_caught_up(self, watch: WatchSnapshot) -> Iterator[Metric]:
+        totals, before = watch.totals, self._before
         for name, about, now, then in (
             ("events", "Transactions that telemetry tells of.", totals.events, before.events),
             ("late_records", "Records that came after their interval was closed.", totals.late, before.late),
@@ -226,19 +250,25 @@ class MonitorMetrics(MonitorObserver, Collector):
             "telemetry_uncovered_offsets",
             "Committed offsets that no telemetry covers.",
             ["partition"],
-            {(str(p),): max(0, count - before.uncovered.get(p, 0)) for p, count in totals.uncovered.items()},
+            {(str(partition),): count for partition, count in self._uncovered.items()},
         )
         yield _counts(
             "detector_alarms",
             "Detections of River's detectors.",
             ["detector", "subject"],
-            {key: max(0, count - before.detections.get(key, 0)) for key, count in totals.detections.items()},
+            {
+                key: max(0, totals.detections.get(key, 0) - before.detections.get(key, 0))
+                for key in {**_detectable(watch.models), **totals.detections}
+            },
         )
         yield _counts(
             "telemetry_set_aside",
             "Parts of telemetry that count for nothing.",
             ["reason"],
-            {(r,): max(0, count - before.set_aside.get(r, 0)) for r, count in totals.set_aside.items()},
+            {
+                (reason,): max(0, totals.set_aside.get(reason, 0) - before.set_aside.get(reason, 0))
+                for reason in {**dict.fromkeys(TELEMETRY_ASIDE), **totals.set_aside}
+            },
         )
 
     def _of_quality(self) -> Iterator[Metric]:
@@ -277,13 +307,33 @@ def _of_models(models: Mapping[str, ModelState]) -> Iterator[Metric]:
                 for feature, subject in model.features.items()
             },
         )
+    yield _gauges(
+        "missing_alarm",
+        "1 while feature_missing is open for this feature, else 0.",
+        ["model", "feature"],
+        {
+            (version, feature): subject.missing_alarm
+            for version, model in models.items()
+            for feature, subject in model.features.items()
+        },
+    )
+    yield _gauges(
+        "detector_alarm",
+        "1 while detector_drift is open for this feature, or for the score, else 0.",
+        ["model", "feature"],
+        {
+            (version, feature): subject.detector_alarm
+            for version, model in models.items()
+            for feature, subject in {**model.features, SCORE: model.score}.items()
+        },
+    )
     score = {(version,): model.score for version, model in models.items()}
     yield _gauges(
         "score_psi", "The same of the score.", ["model"], {key: subject.psi for key, subject in score.items()}
     )
     yield _gauges(
         "score_drift_alarm",
-        "1 while an alert about the score is open, else 0.",
+        "1 while score_drift is open, else 0.",
         ["model"],
         {key: subject.alarm for key, subject in score.items()},
     )
@@ -300,10 +350,18 @@ def _of_models(models: Mapping[str, ModelState]) -> Iterator[Metric]:
 
 
 def _drift(subject: object, attribute: str) -> float | None:
-    if attribute == "alarm":
-        return float(any(getattr(subject, name) for name in ("alarm", "missing_alarm", "detector_alarm")))
     value: float | None = getattr(subject, attribute)
     return value
+
+
+def _detectable(models: Mapping[str, ModelState]) -> dict[tuple[str, str], None]:
+    """Return every (detector, subject) that can be detected."""
+    return {
+        (detector, subject): None
+        for model in models.values()
+        for subject in (*model.features, SCORE)
+        for detector in DETECTORS
+    }
 
 
 def _figure(figures: Figures, attribute: str) -> float | None:

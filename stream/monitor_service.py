@@ -7,6 +7,7 @@ from confluent_kafka import KafkaException
 
 from models.errors import ModelError
 from state.errors import StateError
+from stream.deadletter import ERRORS
 from stream.errors import FraudstreamError
 from stream.health import HealthServer
 from stream.logs import configure, id_key
@@ -15,6 +16,7 @@ from stream.monitor_health import MonitorHealth, MonitorLog, Repeats
 from stream.monitor_metrics import MonitorMetrics
 from stream.monitor_observer import MonitorObservers
 from stream.monitor_security import faust_credentials, unreached
+from stream.monitor_state import NOT_DECODED, UNKNOWN_DECISION
 from stream.secret import secrets_of
 from stream.settings import Settings
 from stream.signals import stop_on_signals
@@ -22,6 +24,17 @@ from stream.signals import stop_on_signals
 __all__ = ["run_monitor"]
 
 log = logging.getLogger("fraudstream.monitor")
+
+
+def _countable(settings: Settings) -> list[tuple[str, str]]:
+    """Return (topic, reason) of every kind of record that can be set aside."""
+    topics = settings.topics
+    return [
+        (topics.telemetry, NOT_DECODED),
+        (topics.labelled, NOT_DECODED),
+        (topics.labelled, UNKNOWN_DECISION),
+        *((topic, reason) for topic in (topics.labels, topics.decisions) for reason in ERRORS),
+    ]
 
 
 def run_monitor(settings: Settings) -> bool:
@@ -32,7 +45,7 @@ def run_monitor(settings: Settings) -> bool:
     process at once.
     """
     faust_credentials(settings)
-    metrics, health = MonitorMetrics(), MonitorHealth(time.monotonic)
+    metrics, health = MonitorMetrics(aside=_countable(settings)), MonitorHealth(time.monotonic)
     monitor = settings.monitor
     server = HealthServer(monitor.address, monitor.port, health, metrics.registry, section="monitor")
     configure(settings.log.level, id_key(settings.log.id_key), secrets_of(settings))

@@ -90,8 +90,7 @@ def test_a_worker_that_is_down_is_said_and_that_it_decides_nothing_is_not_but_of
         ("FraudstreamNoDecisions", W1),
         ("FraudstreamNoDecisions", W2),
         ("FraudstreamLagGrows", {}),
-        ("FraudstreamFeatureDrift", {"feature": "amount"}),
-        ("FraudstreamMonitorRaises", {"signal": "feature_missing"}),
+        ("FraudstreamFeatureDrift", {"model": "a", "feature": "amount"}),
         case="down",
     )
     assert said == {
@@ -106,6 +105,18 @@ def test_a_monitor_that_is_down_is_said_and_its_silence_is_not(alertmanager):
         ("FraudstreamMonitorDown", {}), ("FraudstreamMonitorSilent", {}), ("FraudstreamDeadLetters", {}), case="monitor"
     )
     assert {name for name, _ in said} == {"FraudstreamMonitorDown", "FraudstreamDeadLetters"}
+
+
+def test_of_one_feature_the_cause_is_said_and_of_another_whatever_it_is(alertmanager):
+    said = alertmanager(
+        ("FraudstreamFeatureMissing", {"model": "a", "feature": "country", "instance": "missing"}),
+        ("FraudstreamFeatureDrift", {"model": "a", "feature": "country", "instance": "its drift"}),
+        ("FraudstreamFeatureDrift", {"model": "a", "feature": "hour", "instance": "drift"}),
+        ("FraudstreamDetectorDrift", {"model": "a", "feature": "hour", "instance": "its detector"}),
+        ("FraudstreamDetectorDrift", {"model": "a", "feature": "score", "instance": "another's detector"}),
+        case="feature",
+    )
+    assert {what for _, what in said} == {"missing", "drift", "another's detector"}
 
 
 def until(condition, what, secs=30):

@@ -109,7 +109,9 @@ def test_settings_and_environment_of_every_service_are_valid(name, tmp_path):
     settings = load_settings(DEPLOY / "fraudstream.toml", environ)
     assert settings.kafka.bootstrap_servers.partition(":")[0] in SERVICES
     assert settings.registry.uri.reveal() == "http://mlflow:5000"
-    if service["environment"]:
+    if name == "monitor":
+        assert "store_url" not in json.dumps(service), "it never uses the store"
+    elif service["environment"]:
         assert settings.store.url.reveal() == "redis://:x@redis:6379/0"
     grace = service.get("stop_grace_period", "")
     assert name in ONE_SHOTS or int(grace.removesuffix("s")) * 1000 > settings.worker.shutdown_timeout_ms

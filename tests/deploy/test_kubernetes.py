@@ -46,6 +46,10 @@ def test_the_settings_are_valid(tmp_path):
             if one["name"].startswith("FRAUDSTREAM_")
         }
         settings = load_settings(path, environ)
+        reads_store = pod["containers"][0]["args"][0] == "worker"
+        assert ("FRAUDSTREAM_STORE__URL_FILE" in environ) == reads_store
+        (secrets,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "secrets"]
+        assert [one["key"] for one in secrets.get("items", [])] == ([] if reads_store else ["log_id_key"])
         assert settings.store.kind == "redis"
         assert pod["terminationGracePeriodSeconds"] * 1000 > settings.worker.shutdown_timeout_ms
         assert settings.metrics.port == PORTS["fraudstream-worker"]

@@ -9,6 +9,8 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from faust.types.auth import SASLMechanism
 from prometheus_client import generate_latest
 
+from models.quality_rows import Decided
+from models.quality_watch import QualitySnapshot, QualityWatch
 from monitor_log import Story, telemetry
 from small_models import promote, small_model
 from stream.errors import SettingsError
@@ -21,6 +23,7 @@ from stream.monitor_references import References
 from stream.monitor_security import faust_credentials, unreached
 from stream.monitor_state import MonitorState
 from stream.settings import load_settings
+from stream.watch_snapshot import CoverageState, ModelState, SubjectState, Totals, WatchSnapshot
 
 USER = {"sasl_username": "ada", "sasl_password": "secret"}
 
@@ -238,3 +241,52 @@ def test_lag_falls_while_it_reads_back():
     for done in (0, 4_000):
         metrics.read_back("telemetry", done, 10_000)
     assert 'fraudstream_monitor_lag_records{topic="telemetry"} 6000.0' in generate_latest(metrics.registry).decode()
+
+
+def test_what_can_be_counted_begins_at_0_and_what_was_uncovered_never_goes_down():
+    def snapshot(uncovered, *, drifts, missing):
+        feature = SubjectState(1_000, psi=0.1, alarm=drifts, missing_alarm=missing)
+        model = ModelState("a", 1_000, {"amount": feature}, SubjectState(1_000, detector_alarm=True), {})
+        totals = Totals(uncovered={0: uncovered})
+        return WatchSnapshot(1_000, True, ("w",), {"a": model}, (), {}, {1: CoverageState(0, 9)}, (), totals)
+
+    metrics = MonitorMetrics(aside=[("labels", "wrong_type")])
+    assert value(metrics, "monitor_set_aside_records_total", topic="labels", reason="wrong_type") == 0
+    quality = QualitySnapshot({}, {}, {}, (), 0, 0)
+    metrics.state(snapshot(40_000, drifts=False, missing=True), quality)
+    metrics.state(snapshot(5_000, drifts=False, missing=True), quality)
+    assert value(metrics, "telemetry_uncovered_offsets_total", partition="0") == 40_000
+    assert value(metrics, "telemetry_uncovered_offsets_total", partition="1") == 0
+    for subject in ("amount", "score"):
+        assert value(metrics, "detector_alarms_total", detector="kswin", subject=subject) == 0
+    assert value(metrics, "telemetry_set_aside_total", reason="other_bins") == 0
+    of_amount = {"model": "a", "feature": "amount"}
+    assert [value(metrics, f"{name}_alarm", **of_amount) for name in ("drift", "missing", "detector")] == [0, 1, 0]
+    assert value(metrics, "detector_alarm", model="a", feature="score") == 1
+
+
+def value(metrics, name, **labels):
+    return metrics.registry.get_sample_value(f"fraudstream_{name}", labels)
+
+
+def test_when_the_last_label_came_is_known_again_after_reading_back_and_never_goes_back():
+    watch = QualityWatch(
+        window_ms=9_000,
+        delay_ms=5_000,
+        every_ms=1_000,
+        max_events=9,
+        min_frauds=1,
+        max_segments=2,
+        holdout=lambda _: None,
+    )
+    metrics = MonitorMetrics()
+    metrics.state(None, watch.snapshot())
+    assert value(metrics, "label_last_timestamp_seconds") is None
+    row = Decided(id=1, user=1, segment="DE", score=0.5, outcome=0, weight=1.0, fraud=True)
+    watch.label("a", row, event_time_ms=1_000, label_time_ms=2_000, at_ms=3_000, former=None)
+    watch.advance(60_000)
+    metrics.state(None, watch.snapshot())
+    assert value(metrics, "label_last_timestamp_seconds") == 3.0
+    metrics.last_label(1_000, 8_000)
+    metrics.state(None, watch.snapshot())
+    assert value(metrics, "label_last_timestamp_seconds") == 8.0

@@ -80,7 +80,7 @@ class TensorEngine:
         """Build the graph, load it, run it once, and prove from the profile where it ran.
 
         largest: rows of the largest padded batch, a power of two. Raises ModelError where the provider is not there or
-        a node ran elsewhere, EngineError for a forest that the graph cannot express.
+        a node ran elsewhere.
         """
         self._device = _DEVICES[provider]
         self._features = xgboost.n_features

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from models.forest import Forest
 from models.meta import MetaModel
 from models.onnx_graph import INPUT, MARGINS, SCORE, score_constants, score_nodes, serialise
-from models.tensor_trees import STRATEGIES, GraphBuilder, strategy_of, tree_depths
+from models.tensor_trees import STRATEGIES, GraphBuilder, parts_missing, strategy_of, tree_depths
 
 __all__ = ["LEAVES", "tensor_graph"]
 
@@ -37,10 +37,9 @@ def tensor_graph(
     """Return the serialised, checked ONNX model; equal input gives equal bytes.
 
     Its outputs are SCORE and MARGINS, and with `leaves` also LEAVES. choose: a tree's strategy by its depth.
-    Raises EngineError for a forest that the strategies cannot express.
     """
     builder = GraphBuilder()
-    sides = _sides(builder)
+    sides = _sides(builder, missing_parted=any(parts_missing(forest).any() for forest in (xgboost, lightgbm)))
     for name, forest in (("xgboost", xgboost), ("lightgbm", lightgbm)):
         values = _leaf_values(builder, forest, sides, choose, f"{name}_leaves" if leaves else "")
         total = _pairwise_sum(builder, values, forest.n_trees)
@@ -65,13 +64,19 @@ def tensor_graph(
     return serialise(graph)
 
 
-def _sides(builder: GraphBuilder) -> str:
-    """Return the name of float32[n, 2k]: x with -infinity for NaN, then x with +infinity for NaN."""
+def _sides(builder: GraphBuilder, *, missing_parted: bool) -> str:
+    """Return the name of float32[n, 2k]: x with -infinity for NaN, then x with +infinity for NaN.
+
+    missing_parted: float32[n, 3k], with 1 for a number and 0 for NaN behind; left out where no node reads it.
+    """
     missing = builder.op("IsNaN", INPUT)
-    halves = [
+    parts = [
         builder.op("Where", missing, builder.constant(infinity, np.float32), INPUT) for infinity in (-np.inf, np.inf)
     ]
-    return str(builder.op("Concat", *halves, axis=1))
+    if missing_parted:
+        ends = builder.constant(0.0, np.float32), builder.constant(1.0, np.float32)
+        parts.append(builder.op("Where", missing, *ends))
+    return str(builder.op("Concat", *parts, axis=1))
 
 
 def _leaf_values(builder: GraphBuilder, forest: Forest, sides: str, choose: Callable[[int], str], leaves: str) -> str:

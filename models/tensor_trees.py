@@ -9,7 +9,8 @@ OSDI 2020), written for ONNX:
 
 Each takes `sides` float32[n, 2k]: the features twice, a NaN replaced by -infinity in the first half and by +infinity in
 the second. A node reads the half in which a NaN goes its way, and one comparison is left: `right = value >= threshold`.
-Values are picked by Gather, never by a product (0 · NaN is NaN). Products are of small whole numbers alone, which
+A node that parts what is missing from every number, infinities too, has no such half: -infinity is a number. Where a
+forest has one, `sides` is float32[n, 3k], and the third part says 1 for a number and 0 for NaN. Values are picked by Gather, never by a product (0 · NaN is NaN). Products are of small whole numbers alone, which
 float32 holds exactly whatever the order of summation.
 """
 
@@ -21,10 +22,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from models.errors import EngineError
 from models.forest import Forest
 
-__all__ = ["STRATEGIES", "GraphBuilder", "strategy_of", "tree_depths"]
+__all__ = ["STRATEGIES", "GraphBuilder", "parts_missing", "strategy_of", "tree_depths"]
 
 #: Depths from Hummingbird's own rule: products pay up to 3; a perfect tree doubles with each level, so up to 10.
 MATRIX_DEPTH: Final = 3
@@ -76,15 +76,17 @@ def strategy_of(depth: int) -> str:
     return "perfect" if depth <= PERFECT_DEPTH else "traversal"
 
 
-def read_columns(forest: Forest) -> I32:
-    """Return the column of `sides` that each node reads, int32[N]. Raises EngineError for a test no half can answer."""
-    inner = forest.left >= 0
-    if (inner & forest.nan_left & (forest.threshold == -np.inf)).any():
-        raise EngineError(
-            "The model has a split at -infinity that only missing values pass, which the engine gpu does not take; "
-            "choose engine forest or onnx."
-        )
-    return np.where(forest.nan_left | ~inner, forest.feature, forest.feature + forest.n_features).astype(np.int32)
+def parts_missing(forest: Forest) -> npt.NDArray[np.bool_]:
+    """Return which nodes part what is missing (left) from every number (right), bool[N]."""
+    return np.asarray((forest.left >= 0) & forest.nan_left & (forest.threshold == -np.inf), np.bool_)
+
+
+def read_tests(forest: Forest) -> tuple[I32, npt.NDArray[np.float32]]:
+    """Return the column of `sides` that each node reads, int32[N], and what it is compared with, float32[N]."""
+    missing = parts_missing(forest)
+    half = np.where(missing, 2, np.where(forest.nan_left | (forest.left < 0), 0, 1))
+    columns = forest.feature + half * forest.n_features
+    return columns.astype(np.int32), np.where(missing, np.float32(0.5), forest.threshold)
 
 
 def matrix(builder: GraphBuilder, forest: Forest, trees: Sequence[int], sides: str) -> tuple[str, I32]:
@@ -102,10 +104,10 @@ def matrix(builder: GraphBuilder, forest: Forest, trees: Sequence[int], sides: s
     side = np.zeros((len(trees), width, most), np.float32)
     rights = np.full((len(trees), 1, most), -1.0 - width, np.float32)  # of no leaf: a sum that cannot be
     nodes = np.zeros((len(trees), most), np.int32)
-    read = read_columns(forest)
+    read, bounds = read_tests(forest)
     for row, (leaves, inner) in enumerate(zip(paths, tests, strict=True)):
         columns[row, : len(inner)] = read[inner]
-        thresholds[row, : len(inner)] = forest.threshold[inner]
+        thresholds[row, : len(inner)] = bounds[inner]
         for leaf, (node, path) in enumerate(leaves.items()):
             nodes[row, leaf] = node
             rights[row, 0, leaf] = sum(path.values())
@@ -146,12 +148,12 @@ def perfect(builder: GraphBuilder, forest: Forest, trees: Sequence[int], sides: 
     A leaf above the last level is repeated below, so that it is reached whatever its tests say.
     Returns (place int32[n, T], node of each place int32[P]).
     """
-    read = read_columns(forest)
+    read, bounds = read_tests(forest)
     level = forest.roots[list(trees)].astype(np.int64)
     place = ""
     for _ in range(max(1, int(tree_depths(forest)[list(trees)].max()))):
         inner = forest.left[level] >= 0
-        columns, thresholds = read[level], np.where(inner, forest.threshold[level], np.float32(0.0))
+        columns, thresholds = read[level], np.where(inner, bounds[level], np.float32(0.0))
         if place:
             right = _right(builder, sides, place, columns, thresholds)
             place = builder.op("Add", builder.op("Add", place, place), right)
@@ -180,8 +182,9 @@ def traversal(builder: GraphBuilder, forest: Forest, trees: Sequence[int], sides
     number[nodes] = np.arange(len(nodes))
     inner = forest.left[nodes] >= 0
     left = np.where(inner, number[forest.left[nodes]], np.arange(len(nodes))).astype(np.int32)
-    thresholds = np.where(inner, forest.threshold[nodes], np.float32(np.nan))
-    columns, roots = read_columns(forest)[nodes], slice(0, len(trees))
+    read, bounds = read_tests(forest)
+    thresholds = np.where(inner, bounds[nodes], np.float32(np.nan))
+    columns, roots = read[nodes], slice(0, len(trees))
     right = _right_of_roots(builder, sides, columns[roots], thresholds[roots])
     place = builder.op("Add", right, builder.constant(left[roots], np.int32))
     tables = builder.constant(columns, np.int32), builder.constant(thresholds, np.float32)

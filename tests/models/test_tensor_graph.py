@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forests import awkward_rows, both_kinds, forest_of, random_forest
-from models.ensemble import OnnxEngine, session_options
-from models.errors import EngineError
+from models.bundle import open_bundle
+from models.ensemble import OnnxEngine, read_forests, session_options
 from models.forest import parse_lightgbm, parse_xgboost
+from models.gate_parity import lightgbm_leaves, xgboost_leaves
 from models.meta import MetaModel
 from models.onnx_graph import INPUT, MARGINS, SCORE
+from models.tensor_engine import CPU, TensorEngine
 from models.tensor_graph import LEAVES, tensor_graph
-from models.tensor_trees import MATRIX_DEPTH, PERFECT_DEPTH, STRATEGIES, strategy_of, tree_depths
+from models.tensor_trees import MATRIX_DEPTH, PERFECT_DEPTH, STRATEGIES, parts_missing, strategy_of, tree_depths
 
 META = MetaModel(-0.3, 0.6, 0.5)
 
@@ -150,16 +152,39 @@ def test_equal_forests_give_equal_bytes(forests):
     assert tensor_graph(*forests, META) == tensor_graph(*forests, META)
 
 
-def test_a_split_that_only_missing_values_pass_is_refused_by_name(stump):
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_split_between_missing_values_and_all_numbers_is_exact_with_infinities(stump, strategy):
     inner = stump.left >= 0
-    odd = replace(
-        stump,
-        threshold=np.where(inner, np.float32(-np.inf), stump.threshold),
-        nan_left=inner,
-    )
-    with pytest.raises(EngineError, match="a split at -infinity"):
-        tensor_graph(odd, stump, META)
-    passable = replace(odd, nan_left=np.zeros_like(inner))
+    low = np.where(inner, np.float32(-np.inf), stump.threshold)
     x = awkward_rows(stump, seed=2, n=300)
-    graph = tensor_graph(passable, stump, META, leaves=True)
-    np.testing.assert_array_equal(run(graph, x, LEAVES[0])[0], passable.leaves(x))
+    assert np.isneginf(x).any()
+    assert np.isnan(x).any()
+    for nan_left in (inner, np.zeros_like(inner), inner & (np.arange(len(inner)) % 2 == 0)):
+        odd = replace(stump, threshold=low, nan_left=nan_left)
+        for pair, name in (((odd, stump), LEAVES[0]), ((stump, odd), LEAVES[1])):
+            graph = tensor_graph(*pair, META, leaves=True, choose=forced(strategy))
+            np.testing.assert_array_equal(run(graph, x, name)[0], odd.leaves(x))
+
+
+def test_a_model_trained_where_devices_are_missing_reaches_the_libraries_leaves(model_bundle):
+    """LightGBM parts "no device" from all numbers there, as `first_seen_device_30d` is missing without one."""
+    trained = open_bundle(model_bundle)
+    forests = read_forests(trained)
+    column = trained.feature_names.index("first_seen_device_30d")
+    assert any(parts_missing(forest).any() for forest in forests)
+    assert {int(c) for forest in forests for c in forest.feature[parts_missing(forest)]} >= {column}
+    rng = np.random.default_rng(4)
+    x = np.concatenate([awkward_rows(forest, seed=4, n=1500) for forest in forests])
+    x[:, column] = rng.choice(np.array([np.nan, 0, 1, -np.inf, np.inf], np.float32), len(x))
+    found = run(tensor_graph(*forests, trained.meta, leaves=True), x, *LEAVES, MARGINS)
+    np.testing.assert_array_equal(ids(forests[0], found[0]), xgboost_leaves(trained.xgboost, x))
+    np.testing.assert_array_equal(ids(forests[1], found[1]), lightgbm_leaves(trained.lightgbm, x))
+    engine = TensorEngine(*forests, trained.meta, provider=CPU)
+    for margins in (found[2], engine.margins(x)):
+        apart = trained.meta.log_odds(margins) - trained.meta.log_odds(OnnxEngine(trained).margins(x))
+        assert np.abs(apart).max() <= 1e-5
+
+
+def ids(forest, nodes):
+    """The libraries' own numbers of these leaves."""
+    return forest.leaf_id[nodes]

@@ -31,6 +31,7 @@ __all__ = [
     "kullback_leibler",
     "missing_shift",
     "psi",
+    "psi_by_chance",
     "significant",
     "superiority",
 ]
@@ -81,6 +82,18 @@ def psi(reference: Counts, current: Counts) -> float:
     """Return the population stability index, Σ (q − p) ln(q / p), in nats; 0 where either is empty."""
     p, q = _shares(reference, current)
     return float(((q - p) * np.log(q / p)).sum())
+
+
+def psi_by_chance(reference: Counts, current: Counts) -> float:
+    """Return the index to be expected of two samples of one distribution, (bins − 1) (1/n + 1/m); 0 where empty.
+
+    Twice the index is about the chi-squared statistic of the two over their harmonic size, whose expectation is its
+    degrees of freedom (Yurdakul 2018). Bins that neither sample has anything in are no degrees.
+    """
+    n, m = float(reference.sum()), float(current.sum())
+    if not n or not m:
+        return 0.0
+    return max(0, int(np.count_nonzero(reference + current)) - 1) * (1 / n + 1 / m)
 
 
 def kullback_leibler(reference: Counts, current: Counts) -> float:

@@ -368,7 +368,14 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
             gt=0, lt=1, description="Share of false ones among a comparison's significant findings (Benjamini-Hochberg)"
         ),
     ] = 0.01
-    persistence: Annotated[int, Meta(ge=1, description="Comparisons in a row that must agree before an alarm")] = 3
+    persistence: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Comparisons in a row that must agree before an alarm; over less than a quarter of the window"
+            " they look at the same events",
+        ),
+    ] = 15
     epoch: Annotated[
         Duration, about("Detectors begin anew at multiples of this, so that a restart finds their state")
     ] = Duration(86_400_000)
@@ -376,11 +383,23 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
         Duration,
         about(
             "After how long traffic repeats itself. Alarms also ask whether one such time ago looked the same, so that"
-            " no night is a drift; 7d where weekends differ (then monitor.read_back must be longer too)"
+            " no night is a drift"
         ),
     ] = Duration(86_400_000)
+    longer_rhythm: Annotated[
+        Duration,
+        about(
+            "After how long it repeats itself again, 7d where weekends differ much; monitor.read_back must be longer"
+            " then. 0s: none"
+        ),
+    ] = Duration(0)
     unlearned_psi: Annotated[
-        float, Meta(gt=0, description="Bound in place of psi while there is no traffic one rhythm ago to look at")
+        float,
+        Meta(
+            gt=0,
+            description="Bound in place of psi against one rhythm ago, while the longer one is not known; and against"
+            " the reference, while neither is. Those of other figures widen alike",
+        ),
     ] = 0.5
     missing: Annotated[
         float, Meta(gt=0, le=1, description="Change in the share of missing values from which a feature is broken")

@@ -269,14 +269,16 @@ def _check_watch(settings: Settings) -> None:
             raise WrongValueError(key, "must be above 0")
     if settings.drift.every > settings.drift.window:
         raise WrongValueError("drift.every", "must not be longer than drift.window")
+    if 0 != settings.drift.longer_rhythm <= settings.drift.rhythm:
+        raise WrongValueError("drift.longer_rhythm", "must be longer than drift.rhythm, or 0s for none")
     if settings.quality.every > settings.quality.window:
         raise WrongValueError("quality.every", "must not be longer than quality.window")
     needed_ms = memory_ms(settings.drift, settings.monitor)
     if settings.monitor.read_back <= needed_ms:
         raise WrongValueError(
             "monitor.read_back",
-            f"must be longer than {-(-needed_ms // 60_000)}m, for so far back drift.epoch, drift.rhythm, drift.window "
-            f"and drift.adversarial_every reach; shorten those, or read further back",
+            f"must be longer than {-(-needed_ms // 60_000)}m, for so far back drift.epoch, drift.rhythm, "
+            f"drift.longer_rhythm, drift.window and drift.adversarial_every reach; shorten those, or read further back",
         )
 
 

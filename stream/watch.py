@@ -73,7 +73,7 @@ class Watch:
         self._drift, self._references, self._max_segments = drift, references, max_segments
         self.memory_ms = memory_ms(drift, monitor)
         self.judge_from_ms = judge_from_ms
-        self._times = Times.of(drift.window, drift.rhythm)
+        self._times = Times.of(drift.window, drift.rhythm, drift.longer_rhythm)
         self._clock, self._intervals, self._sequences = StreamClock(), Intervals(monitor.grace), Sequences()
         self._coverage = Coverage(monitor.grace, drift.window)
         self._book = AlertBook(drift.persistence, already, judge_from_ms)
@@ -221,7 +221,7 @@ class Watch:
 
     def _forget(self, at_ms: int) -> list[Alert]:
         """Let go of models that score no longer, and end the alerts about them."""
-        oldest = self._times.pane(at_ms) - self._times.kept
+        oldest = self._times.pane(at_ms) - self._times.forgotten
         for version, (_, model) in list(self._models.items()):
             if model.newest_pane < oldest:
                 del self._models[version]

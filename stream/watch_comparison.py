@@ -6,14 +6,18 @@ teaches operators to switch the watch off. So there are three comparisons, and a
     the window is unlike the reference   AND   unlike the same time one rhythm ago      seen within minutes
     OR the last whole rhythm is unlike the reference                                    no rhythm in it: slow drift too
 
-A window with nothing one rhythm ago to look at has a wider bound, `unlearned_psi`. What has drifted and stays so looks
-like one rhythm ago from the second day on; by then the whole rhythm is unlike the reference and holds the alarm.
+What has drifted and stays so looks like one rhythm ago from the second day on; by then the whole rhythm is unlike the
+reference and holds the alarm.
+
+A day ago was a Friday, and Saturdays are no drift. Where `drift.longer_rhythm` is set and that far back is known, the
+nearer of the two pasts counts. Where it is not, yesterday is the weaker witness: the window must be unlike it by the
+wider bound, `unlearned_psi`, and so it must be unlike the reference where nothing at all is known of its past.
 
 Each of them needs effect (a bound) and evidence (Benjamini and Hochberg over all tests of the comparison), and what
 follows of it persistence (`stream.watch_alerts`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +33,7 @@ from models.drift_statistics import (
     kullback_leibler,
     missing_shift,
     psi,
+    psi_by_chance,
     significant,
     superiority,
 )
@@ -48,28 +53,42 @@ WHOLE_SHARE = 0.02
 class Compared:
     """Two histograms of a subject, and how far apart they are.
 
-    events, known: of the second, all and not missing. enough, enough_known: whether both have enough to be judged by.
+    events, known: of the second, all and not missing. effect: psi less what two samples of one distribution of so few
+    events differ by. enough, enough_known: whether both have enough to be judged by.
     """
 
     events: int
     known: int
     psi: float
+    effect: float
     chi_squared: ChiSquared
     superiority: float
     missing: MissingShift
     enough_known: bool
     enough: bool
 
+    @property
+    def shift(self) -> float:
+        """How far the chance of a higher value is from one half."""
+        return abs(self.superiority - 0.5)
+
+    @property
+    def missing_effect(self) -> float:
+        """How far the share of missing values moved, either way."""
+        return abs(self.missing.difference)
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """A subject over the window, against one rhythm ago, and over the last rhythm; states of its three causes.
 
-    past: the same time one rhythm ago as reference. long: None where the last rhythm is not whole.
+    past, longer: the same time one rhythm ago, one longer rhythm ago as reference. long: None where the last rhythm is
+    not whole; longer where no longer one is set.
     """
 
     window: Compared
     past: Compared
+    longer: Compared | None
     long: Compared | None
     jensen_shannon: float
     kullback_leibler: float
@@ -81,11 +100,46 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Counts of the window, of the same time one rhythm ago, and of the last rhythm where it is whole."""
+    """Counts of the window, of the same time one rhythm ago, of the last rhythm where it is whole.
+
+    longer: those of the same time one longer rhythm ago, where there is one.
+    """
 
     window: Vector
     past: Vector
     long: Vector | None
+    longer: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """One kind of distance: of the window from the reference and from its pasts, of the last rhythm from the reference.
+
+    None: too few events to say. sure, long_sure: whether the distances from the reference are significant.
+    """
+
+    window: float | None
+    past: float | None
+    longer: float | None
+    long: float | None = None
+    sure: bool = True
+    long_sure: bool = True
+
+    def beyond(self, bound: float, wide: float, yesterday: float, share: float = 1.0) -> bool:
+        """Say whether the window is beyond this share of what an alarm asks.
+
+        wide: the bound where no past is known. yesterday: that from the past where the longer one is not.
+        """
+        if self.window is None or not self.sure:
+            return False
+        pasts = [past for past in (self.past, self.longer) if past is not None]
+        first = bound if pasts else wide
+        nearest = bound if self.longer is not None else yesterday
+        return self.window >= share * first and (not pasts or min(pasts) >= share * nearest)
+
+    def long_beyond(self, bound: float) -> bool:
+        """Say whether the last whole rhythm is beyond the bound."""
+        return self.long is not None and self.long_sure and self.long >= bound
 
 
 def compare(layout: Layout, vectors: Vectors, drift: DriftSettings, detected: set[int]) -> list[Figures]:
@@ -118,6 +172,7 @@ def _figures(layout: Layout, vectors: Vectors, subject: int, least: int) -> Figu
     return Figures(
         against(layout.reference, vectors.window),
         against(vectors.past, vectors.window),
+        None if vectors.longer is None else against(vectors.longer, vectors.window),
         None if vectors.long is None else against(layout.reference, vectors.long),
         jensen_shannon(reference, window),
         kullback_leibler(reference, window),
@@ -129,10 +184,12 @@ def _compared(layout: Layout, before: Vector, now: Vector, subject: int, least: 
     p, q = layout.known(before, subject), layout.known(now, subject)
     p_known, q_known = int(p.sum()), int(q.sum())
     p_missing, q_missing = layout.missing(before, subject), layout.missing(now, subject)
+    index = psi(p, q)
     return Compared(
         q_known + q_missing,
         q_known,
-        psi(p, q),
+        index,
+        max(0.0, index - psi_by_chance(p, q)),
         chi_squared(p, q),
         superiority(p, q),
         missing_shift(p_missing, p_known + p_missing, q_missing, q_known + q_missing),
@@ -142,68 +199,42 @@ def _compared(layout: Layout, before: Vector, now: Vector, subject: int, least: 
 
 
 def _judged(one: Figures, drift: DriftSettings, sure: npt.NDArray[np.bool_], *, subject_detected: bool) -> Figures:
-    window, past, long = one.window, one.past, one.long
-    by_psi = _state(
-        (window.psi, window.enough_known, bool(sure[0, 0])),
-        (past.psi, past.enough_known),
-        None if long is None else (long.psi, long.enough_known, bool(sure[1, 0])),
-        drift.psi,
-        drift,
-    )
-    by_missing = _state(
-        (abs(window.missing.difference), window.enough, bool(sure[0, 1])),
-        (abs(past.missing.difference), past.enough),
-        None if long is None else (abs(long.missing.difference), long.enough, bool(sure[1, 1])),
-        drift.missing,
-        drift,
-    )
-    return Figures(
-        window,
-        past,
-        long,
-        one.jensen_shannon,
-        one.kullback_leibler,
-        one.ks,
-        drift=by_psi,
-        missing=by_missing,
-        shift=_shifted(one, drift, detected=subject_detected),
-    )
+    def effects(name: str, test: int, *, known: bool) -> Effects:
+        def of(compared: Compared | None) -> float | None:
+            if compared is None or not (compared.enough_known if known else compared.enough):
+                return None
+            return float(getattr(compared, name))
+
+        each = (of(one.window), of(one.past), of(one.longer), of(one.long))
+        return Effects(*each, bool(sure[0, test]), bool(sure[1, test]))
+
+    wider = drift.unlearned_psi / drift.psi
+    by_psi = _state(effects("effect", 0, known=True), drift.psi, drift.unlearned_psi, drift)
+    by_missing = _state(effects("missing_effect", 1, known=False), drift.missing, drift.missing * wider, drift)
+    shift = replace(effects("shift", 0, known=True), sure=True)
+    return replace(one, drift=by_psi, missing=by_missing, shift=_shifted(shift, drift, detected=subject_detected))
 
 
-def _state(
-    window: tuple[float, bool, bool],
-    past: tuple[float, bool],
-    long: tuple[float, bool, bool] | None,
-    bound: float,
-    drift: DriftSettings,
-) -> State:
-    """Return what distances say: (distance, enough events to judge, significant) of each of the three."""
-    distance, judged, sure = window
-    past_distance, learned = past
-    long_distance, long_judged, long_sure = long or (0.0, False, False)
-    if not judged and not long_judged:
+def _state(effects: Effects, bound: float, wide: float, drift: DriftSettings) -> State:
+    if effects.window is None and effects.long is None:
         return "unknown"
-    first = bound if learned else bound * drift.unlearned_psi / drift.psi
-    if judged and sure and distance >= first and (not learned or past_distance >= bound):
+    if effects.beyond(bound, wide, wide) or effects.long_beyond(bound):
         return "wrong"
-    if long_judged and long_sure and long_distance >= bound:
-        return "wrong"
-    rhythmic = learned and long_judged and past_distance < drift.clear * bound
-    window_well = not judged or not sure or rhythmic or distance < drift.clear * first
-    long_well = not long_judged or not long_sure or long_distance < drift.clear * bound
-    return "well" if window_well and long_well else "between"
+    # The past may have drifted already: without a whole rhythm it says little of how well it is now.
+    learned = effects.past is not None or effects.longer is not None
+    if effects.long is None and learned and effects.window is not None and effects.sure:
+        return "well" if effects.window < drift.clear * bound else "between"
+    within = not effects.beyond(bound, wide, wide, drift.clear) and not effects.long_beyond(drift.clear * bound)
+    return "well" if within else "between"
 
 
-def _shifted(one: Figures, drift: DriftSettings, *, detected: bool) -> State:
-    if not one.window.enough_known:
+def _shifted(effects: Effects, drift: DriftSettings, *, detected: bool) -> State:
+    if effects.window is None:
         return "unknown"
-    learned = one.past.enough_known
-    effect = abs(one.window.superiority - 0.5)
-    past_effect = abs(one.past.superiority - 0.5)
     # A wider bound than 1/2 is none; unlearned, at least 9 in 10 must lie on one side.
-    first = drift.shift if learned else min(0.4, drift.shift * drift.unlearned_psi / drift.psi)
-    if detected and effect >= first and (not learned or past_effect >= drift.shift):
+    wide = min(0.4, drift.shift * drift.unlearned_psi / drift.psi)
+    # A detector ranks by what yesterday expects and has found a change in that already: no wider bound.
+    bounds = drift.shift, wide, drift.shift
+    if detected and effects.beyond(*bounds):
         return "wrong"
-    if not detected and (effect < drift.clear * first or (learned and past_effect < drift.clear * drift.shift)):
-        return "well"
-    return "between"
+    return "between" if detected or effects.beyond(*bounds, drift.clear) else "well"

@@ -14,10 +14,11 @@ ADVERSARIAL_PERSISTENCE: Final = 2
 def memory_ms(drift: DriftSettings, monitor: MonitorSettings) -> int:
     """Return how far back the log can matter; `monitor.read_back` must be longer.
 
-    The epoch under way, the rhythm before it that its ranks are taken in, the window before the first comparison that
-    counts, the comparisons that must agree, and room for clocks.
+    The epoch under way and the rhythm before it that its ranks are taken in, or the longer rhythm; the window before
+    the first comparison that counts, the comparisons that must agree, and room for clocks.
     """
-    return drift.epoch + drift.rhythm + 2 * drift.window + comparing_ms(drift) + monitor.grace + 2 * JUMP_MS
+    back = max(drift.epoch + drift.rhythm, drift.longer_rhythm)
+    return back + 2 * drift.window + comparing_ms(drift) + monitor.grace + 2 * JUMP_MS
 
 
 def comparing_ms(drift: DriftSettings) -> int:

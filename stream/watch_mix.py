@@ -1,7 +1,9 @@
 """The mix of decisions, in all and by segment, against that of one rhythm ago: a bundle has no reference for it.
 
 A shift that stays is the new mix one rhythm later. The day after a shift that went away again, the past is what is
-odd; so an alarm also asks that the mix be unlike that of the last whole rhythm.
+odd; so an alarm also asks that the mix be unlike that of the last whole rhythm, and of one longer rhythm ago where
+that is known; while it is not, unlike one rhythm ago by the wider bound (`stream.watch_comparison`). Each index is
+taken less what two samples of one mix of so few decisions differ by.
 
 Workers name their own most frequent segments, and one that starts anew may name others. Of all of them, the most
 frequent of the last rhythm are judged; the others are one, in each stretch that is compared.
@@ -12,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from models.drift_statistics import chi_squared, psi, significant
+from models.drift_statistics import chi_squared, psi, psi_by_chance, significant
 from stream.alert_record import Alert
 from stream.sections import DriftSettings
 from stream.telemetry_record import OTHER, Telemetry
@@ -61,26 +63,34 @@ class DecisionMix:
     def compare(self, at_ms: int, book: AlertBook) -> list[Alert]:
         """Judge the mix of all decisions and of every segment that has enough of them."""
         pane, times, drift = self._times.pane(at_ms), self._times, self._drift
-        window, past, long = (self._sum(panes) for panes in (times.window(pane), times.past(pane), times.long(pane)))
+        spans = (times.window(pane), times.past(pane), times.long(pane), times.longer_past(pane))
+        window, past, long, longer = (self._sum(panes) for panes in spans)
         told = self._told(window, long)
         alerts, causes = _end_others(told, book, at_ms) if len(told) >= self._most else ([], _causes(book))
-        window, past, long = (_folded(mix, told) for mix in (window, past, long))
+        window, past, long, longer = (_folded(mix, told) for mix in (window, past, long, longer))
         segments = sorted({segment for segment, _ in window} | causes)
-        decisions = sorted({decision for _, decision in window + past + long} | set(DECISIONS))
+        decisions = sorted({decision for _, decision in window + past + long + longer} | set(DECISIONS))
         rows = {
-            segment: [np.array([each[segment, decision] for decision in decisions]) for each in (window, past, long)]
+            segment: [
+                np.array([each[segment, decision] for decision in decisions]) for each in (window, past, long, longer)
+            ]
             for segment in segments
         }
-        tests = [chi_squared(past_row, row).p_value for row, past_row, _ in rows.values()]
+        tests = [chi_squared(past_row, row).p_value for row, past_row, *_ in rows.values()]
         sure = significant(np.array(tests, np.float64), drift.false_alarms)
         self.states = {}
-        for at, (segment, (row, past_row, long_row)) in enumerate(rows.items()):
+        for at, (segment, (row, past_row, long_row, longer_row)) in enumerate(rows.items()):
             judged = min(int(row.sum()), int(past_row.sum())) >= drift.min_events
             distance = psi(past_row, row)
+            known = int(longer_row.sum()) >= drift.min_events
+            yesterday = drift.mix_psi if known else drift.mix_psi * drift.unlearned_psi / drift.psi
+            bounds = [(past_row, yesterday), (long_row, drift.mix_psi), *([(longer_row, drift.mix_psi)] * known)]
+            effects = [(max(0.0, psi(before, row) - psi_by_chance(before, row)), bound) for before, bound in bounds]
+            nearest, bound = min(effects, key=lambda each: each[0] / each[1])
             finding = mix_finding(
                 segment,
-                min(distance, psi(long_row, row)),
-                drift.mix_psi,
+                nearest,
+                bound,
                 drift.clear,
                 judged=judged,
                 sure=bool(sure[at]),

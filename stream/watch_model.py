@@ -37,7 +37,7 @@ class WatchedModel:
         self._panes = Panes(self.layout.size, times.kept)
         slots = max(1, times.pane_ms * 14 // drift.detector_every)  # 14 panes are the past of a window
         self._row_stride = max(1, slots // drift.adversarial_rows)
-        self._kept_rows = KeptRows(-(-drift.adversarial_rows // 12), times.kept)
+        self._kept_rows = KeptRows(-(-drift.adversarial_rows // 12), times.forgotten)
         self._plan = DetectorPlan(
             subjects=len(self.layout.names),
             rows=max(1, drift.epoch // drift.detector_every),
@@ -89,7 +89,10 @@ class WatchedModel:
         score = len(self.layout.names) - 1
         is_whole = whole(self._events(quarter, score), self._events(long, score))
         vectors = Vectors(
-            self._panes.sum(times.window(pane)), self._panes.sum(times.past(pane)), long if is_whole else None
+            self._panes.sum(times.window(pane)),
+            self._panes.sum(times.past(pane)),
+            long if is_whole else None,
+            self._panes.sum(times.longer_past(pane)) if times.longer else None,
         )
         lately = {subject for subject, found in self._detected.items() if found > at_ms - self._drift.window}
         self._figures = compare(self.layout, vectors, self._drift, lately)

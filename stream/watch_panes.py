@@ -3,6 +3,7 @@
     pane        …   p−12   …   p−1    p                pane number = (end of interval − 1) // pane
     window          └───────────────────┘ ▲            12 whole panes and the one now filling
     past        the same panes one rhythm before, and one more on either side
+    longer      the same, one longer rhythm before
     long        all panes of the last rhythm
 
 A vector holds the counts of every feature and of the score, one after the other, each feature's missing values last.
@@ -29,20 +30,26 @@ Vector = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long things are, in panes of pane_ms."""
+    """How long things are, in panes of pane_ms. longer: the longer rhythm; 0: there is none."""
 
     pane_ms: int
     rhythm: int
+    longer: int = 0
 
     @classmethod
-    def of(cls, window_ms: int, rhythm_ms: int) -> "Times":
+    def of(cls, window_ms: int, rhythm_ms: int, longer_ms: int = 0) -> "Times":
         """Return the panes of these settings."""
         pane_ms = max(1, window_ms // WINDOW_PANES)
-        return cls(pane_ms, max(WINDOW_PANES, round(rhythm_ms / pane_ms)))
+        return cls(pane_ms, max(WINDOW_PANES, round(rhythm_ms / pane_ms)), round(longer_ms / pane_ms))
 
     @property
     def kept(self) -> int:
         """How many panes back anything reaches: the window of one rhythm ago, and a pane on either side."""
+        return max(self.rhythm, self.longer) + WINDOW_PANES + 2
+
+    @property
+    def forgotten(self) -> int:
+        """How many panes after its last event a model is let go."""
         return self.rhythm + WINDOW_PANES + 2
 
     def window(self, pane: int) -> tuple[int, int]:
@@ -52,6 +59,12 @@ class Times:
     def past(self, pane: int) -> tuple[int, int]:
         """Return those of the same time one rhythm ago, with a pane more on either side."""
         return pane - self.rhythm - WINDOW_PANES - 1, pane - self.rhythm + 1
+
+    def longer_past(self, pane: int) -> tuple[int, int]:
+        """Return those of the same time one longer rhythm ago, likewise; none where there is no longer rhythm."""
+        if not self.longer:
+            return 0, -1
+        return pane - self.longer - WINDOW_PANES - 1, pane - self.longer + 1
 
     def around(self, pane: int) -> tuple[int, int]:
         """Return those about the time of one rhythm ago, as many as a window has."""
@@ -80,7 +93,7 @@ class Layout:
         starts = np.cumsum([0, *(bins + 1 for bins in self.bins)]).tolist()
         self.slices = [slice(start, start + bins) for start, bins in zip(starts, self.bins, strict=False)]
         self.size = starts[-1]
-        self._packed = struct.Struct(f"={self.size}q")
+        self._format = f"={self.size}q"
         self.edges = [np.array(one.edges, np.float64) for one in each.values()]
         self.reference = np.array([n for one in each.values() for n in (*one.counts, one.missing)], np.int64)
 
@@ -102,7 +115,7 @@ class Layout:
         if fitting < len(features):
             set_aside["unknown_feature"] += len(features) - fitting
         try:
-            return np.frombuffer(self._packed.pack(*counts), np.int64)  # twice as fast as an array of a list
+            return np.frombuffer(struct.pack(self._format, *counts), np.int64)  # twice as fast as an array of a list
         except struct.error:
             set_aside["too_large"] += 1
             return np.zeros(self.size, np.int64)

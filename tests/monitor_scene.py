@@ -32,6 +32,7 @@ class Scene:
             "drift.min_events": 500,
             "drift.window": "2m",
             "drift.every": "30s",
+            "drift.persistence": 3,
             "drift.rhythm": "5m",
             "drift.epoch": "10m",
             "drift.detector_every": "10s",

@@ -19,6 +19,7 @@ DRIFT = DriftSettings(
     window=Duration(60_000),
     every=Duration(15_000),
     min_events=200,
+    persistence=3,
     epoch=Duration(300_000),
     rhythm=Duration(300_000),
     detector_every=Duration(5_000),

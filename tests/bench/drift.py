@@ -1,6 +1,6 @@
 """The drift lab: injected drifts, how soon each detector finds them, and what it says of ten quiet days.
 
-PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/drift.py [SEED …]     seeds 101 102 by default
+PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/drift.py [SEED …]     seeds 401 402 403 by default
 
     day     0 ──────── 8 ─────────── 22 ─────── 25 10:00 ──── 28 ────────────── 34
             windows      reference      the        the drift    (a trend: longer)  end of the quiet run
@@ -52,12 +52,13 @@ from stream.watch import Watch
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
-SHOWN_ON = (101, 102)
+SHOWN_ON = (401, 402, 403)
 QUIET = "nothing"
 #: For one event in twenty seconds: windows that hold enough of them, and the rest stretched alike.
 SMALL_STREAM = DriftSettings(
     window=6 * HOUR_MS,
     every=30 * 60_000,
+    persistence=3,
     detector_every=120_000,
     kswin_every=3,
     min_events=400,
@@ -225,12 +226,15 @@ def world(plan, seed):
     calm = compute(windows, table.slice(watched, begins - watched), watched)
     # The past is the same for all kinds: each goes on in a copy of this process, which takes a moment.
     forked = multiprocessing.get_context("fork")
-    found = {}
+    children = {}
     for kind in (QUIET, *plan.shown):
         ours, theirs = forked.Pipe(duplex=False)
         child = forked.Process(target=_go_on, args=(plan, seed, kind, windows, begins, theirs))
         child.start()
         theirs.close()  # so that a child that fails is an error here, and no wait for ever
+        children[kind] = child, ours
+    found = {}
+    for kind, (child, ours) in children.items():
         found[kind] = Traffic(*ours.recv())
         child.join()
     quiet = found.pop(QUIET)

@@ -18,6 +18,7 @@ from models.drift_statistics import (
     kullback_leibler,
     missing_shift,
     psi,
+    psi_by_chance,
     significant,
     superiority,
 )
@@ -160,3 +161,18 @@ def test_of_many_comparisons_without_drift_few_find_anything():
         ]
         false += significant(np.array(tests), 0.05).any()
     assert 4 <= false <= 36  # 20 expected: with nothing to find, a false discovery is any discovery
+
+
+@pytest.mark.parametrize(("before", "now"), [(2_000, 500), (500, 500), (50_000, 1_000)])
+def test_without_drift_the_index_is_on_average_what_chance_makes_of_so_few_events(before, now):
+    rng = np.random.default_rng(5)
+    shares = np.array([0.3, 0.2, 0.2, 0.1, 0.1, 0.1])
+    drawn = [(rng.multinomial(before, shares), rng.multinomial(now, shares)) for _ in range(2_000)]
+    found = np.mean([psi(*pair) for pair in drawn])
+    assert found == pytest.approx(psi_by_chance(*drawn[0]), rel=0.1)
+
+
+def test_bins_that_neither_has_anything_in_and_empty_windows_add_nothing_by_chance():
+    some = np.array([40, 0, 60, 0])
+    assert psi_by_chance(some, some) == pytest.approx(0.02)
+    assert psi_by_chance(some, 0 * some) == psi_by_chance(0 * some, some) == 0.0

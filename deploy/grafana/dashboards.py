@@ -348,6 +348,7 @@ DRIFT: Final = [
         width=4,
         height=5,
         steps=(0.1, 0.2),
+        nothing="not judged yet: fewer than drift.min_events",
     ),
     Panel(
         "Caught by review and decline",
@@ -357,6 +358,7 @@ DRIFT: Final = [
         kind="stat",
         width=4,
         height=5,
+        nothing="not judged yet: fewer than quality.min_frauds, or younger than quality.delay",
     ),
     Panel(
         "Frauds known",
@@ -367,6 +369,7 @@ DRIFT: Final = [
         height=5,
         steps=(30, 100),
         falling=True,
+        nothing="not judged yet: fewer than quality.min_frauds, or younger than quality.delay",
     ),
     Panel(
         "Last label came",
@@ -384,6 +387,7 @@ DRIFT: Final = [
         (('topk(6, fraudstream_drift_psi{model=~"$model",feature=~"$feature"})', "{{feature}}"),),
         width=12,
         steps=(0.2,),
+        nothing="not judged yet: fewer than drift.min_events",
     ),
     Panel(
         "Which features alarm",
@@ -393,6 +397,7 @@ DRIFT: Final = [
         width=12,
         steps=(1,),
         texts={"0": "as trained", "1": "alarm"},
+        nothing="not judged yet: fewer than drift.min_events",
     ),
     Panel(
         "What is missing",
@@ -421,6 +426,7 @@ DRIFT: Final = [
         ),
         unit="percentunit",
         most=1,
+        nothing="not judged yet: fewer than quality.min_frauds, or younger than quality.delay",
     ),
     Panel(
         "How good the thresholds are",
@@ -431,11 +437,13 @@ DRIFT: Final = [
         ),
         unit="percentunit",
         most=1,
+        nothing="not judged yet: fewer than quality.min_frauds, or younger than quality.delay",
     ),
     Panel(
         "Are scores probabilities?",
         "Frauds expected by the scores over those that came: 1 is calibrated, 2 sees twice too many.",
         (('fraudstream_quality_calibration_ratio{model=~"$model",segment=""}', "{{model}}"),),
+        nothing="not judged yet: fewer than quality.min_frauds, or younger than quality.delay",
     ),
     Panel(
         "What became of labels",
@@ -469,7 +477,13 @@ DRIFT: Final = [
     Panel(
         "What detectors saw",
         "Detections an hour of ADWIN, Page-Hinkley and KSWIN on the sample, the ten most frequent.",
-        (("topk(10, increase(fraudstream_detector_alarms_total[1h]) > 0)", "{{detector}} {{subject}}"),),
+        (
+            (
+                "topk(10, sum by (detector, subject) (increase(fraudstream_detector_alarms_total[1h])) > 0)",
+                "{{detector}} {{subject}}",
+            ),
+        ),
+        nothing="no detection in the last hour",
     ),
     Panel(
         "Can a classifier tell?",

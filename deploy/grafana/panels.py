@@ -33,6 +33,7 @@ class Panel:
     least: float | None = None
     log: bool = False
     show: str = ""
+    nothing: str = ""
     colours: dict[str, str] = field(default_factory=dict)
 
 
@@ -142,6 +143,8 @@ def _defaults(panel: Panel) -> dict[str, Any]:
     defaults: dict[str, Any] = {"unit": panel.unit, "thresholds": _thresholds(panel)}
     if panel.most is not None:
         defaults["max"] = panel.most
+    if panel.nothing:
+        defaults["noValue"] = panel.nothing
     if panel.least is not None:
         defaults["min"] = panel.least
     if panel.texts:

@@ -1,10 +1,12 @@
 """The Kubernetes manifests, against Kubernetes' own schemas and against what the program expects."""
 
+import subprocess
+
 import kubernetes_validate
 import pytest
 import yaml
 
-from deployment import DEPLOY
+from deployment import DEPLOY, program
 from stream.settings import load_settings
 
 DOCUMENTS = [
@@ -96,3 +98,21 @@ def test_selectors_find_the_pods_they_mean(document):
     wanted = selector.get("matchLabels", selector)
     labels = [d["spec"]["template"]["metadata"]["labels"] for d in DOCUMENTS if "template" in d.get("spec", {})]
     assert len([found for found in labels if wanted.items() <= found.items()]) == 1
+
+
+def test_prometheus_takes_the_scrape_configuration_which_finds_our_pods_under_the_jobs_of_the_rules(tmp_path):
+    path = DEPLOY / "kubernetes" / "prometheus" / "scrape.yml"
+    # Debian's Prometheus is built without Kubernetes discovery: what is around it is checked.
+    other = tmp_path / "scrape.yml"
+    other.write_text(path.read_text().replace("kubernetes_sd_configs: [{role: pod}]", "static_configs: []"))
+    done = subprocess.run(
+        [program("promtool"), "check", "config", "--syntax-only", other], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = {job["job_name"]: job for job in yaml.safe_load(path.read_text())["scrape_configs"]}
+    assert set(jobs) == set(PODS) == set(PORTS)
+    for document in DOCUMENTS:
+        if "template" in document.get("spec", {}):
+            labels = document["spec"]["template"]["metadata"]["labels"]
+            kept = jobs[document["metadata"]["name"]]["relabel_configs"][0]["regex"]
+            assert kept == f"{labels['app.kubernetes.io/name']};{labels['app.kubernetes.io/component']};metrics"

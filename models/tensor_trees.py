@@ -10,7 +10,9 @@ OSDI 2020), written for ONNX:
 Each takes `sides` float32[n, 2k]: the features twice, a NaN replaced by -infinity in the first half and by +infinity in
 the second. A node reads the half in which a NaN goes its way, and one comparison is left: `right = value >= threshold`.
 A node that parts what is missing from every number, infinities too, has no such half: -infinity is a number. Where a
-forest has one, `sides` is float32[n, 3k], and the third part says 1 for a number and 0 for NaN. Values are picked by Gather, never by a product (0 · NaN is NaN). Products are of small whole numbers alone, which
+forest has one, `sides` is float32[n, 3k], and the third part says 1 for a number and 0 for NaN.
+
+Values are picked by Gather, never by a product (0 · NaN is NaN). Products are of small whole numbers alone, which
 float32 holds exactly whatever the order of summation.
 """
 

@@ -113,7 +113,9 @@ def evaluate_file(
     # Step 3
     scorer = load_engine(bundle, engine)
     if not isinstance(scorer, _Margins):
-        raise UsageError(f"The engine {scorer.name} does not say what each base model thinks: choose forest or onnx.")
+        raise UsageError(
+            f"The engine {scorer.name} does not say what each base model thinks: choose forest, onnx or gpu."
+        )
     with progress("scoring", len(found.labels)) as tell:
         scores, margins = _score(scorer, found.features, tell)
     # Step 4

@@ -40,7 +40,11 @@ if TYPE_CHECKING:
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="All figures."
 )
 @click.option(
-    "--engine", type=click.Choice(["auto", "forest", "onnx"]), default="auto", show_default=True, help="What scores."
+    "--engine",
+    type=click.Choice(["auto", "forest", "onnx", "gpu"]),
+    default="auto",
+    show_default=True,
+    help="What scores.",
 )
 @click.option(
     "--review-cost", type=click.FloatRange(0), metavar="N", default=3.0, show_default=True, help="Price of one review."

@@ -25,7 +25,9 @@ from stream.verbs.invocation import Invocation, count, example, passed
     help="File to write: one row for each transaction.",
 )
 @click.option(
-    "--engine", type=click.Choice(["auto", "forest", "onnx"]), help="What computes scores.  [default: model.engine]"
+    "--engine",
+    type=click.Choice(["auto", "forest", "onnx", "gpu"]),
+    help="What computes scores.  [default: model.engine]",
 )
 @passed
 def score(invocation: Invocation, file: Path, model: str | None, output: Path, engine: str | None) -> None:

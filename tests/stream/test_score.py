@@ -4,17 +4,21 @@ import json
 import shutil
 
 import numpy as np
+import onnxruntime
 import orjson
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from command import Command, sentence
 from models.bundle import open_bundle
 from models.ensemble import load_engine
+from models.errors import ModelError
 from models.reasons import Explainer
 from small_models import promote
 from state.features import StateSpec
 from state.windows import Windows
+from stream.cli import fraudstream
 from stream.codec import DecisionEncoder, Decoder
 from stream.errors import UsageError
 from stream.feature_log import FeatureLog
@@ -184,3 +188,14 @@ def test_a_model_that_is_not_there_or_altered_is_one_sentence(tmp_path, payments
     altered = command("score", payments, "--model", "copy", "-o", "s.parquet")
     assert "copy is altered: card.md does not match its checksum" in sentence(altered)
     assert altered.returncode == 1
+
+
+def test_the_gpu_s_engine_can_be_asked_for_and_without_cuda_is_one_sentence(
+    tmp_path, payments, model_bundle, monkeypatch
+):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    arguments = ["score", str(payments), "-o", str(tmp_path / "s.parquet"), "--model", str(model_bundle)]
+    done = CliRunner().invoke(fraudstream, [*arguments, "--engine", "gpu"])
+    assert isinstance(done.exception, ModelError)
+    assert str(done.exception).startswith("The engine gpu needs CUDA, and ")
+    assert "[auto|forest|onnx|gpu]" in CliRunner().invoke(fraudstream, ["evaluate", "--help"]).output

@@ -11,6 +11,7 @@ from models.bundle import Bundle
 from models.ensemble import OnnxEngine, forest_engine
 from models.errors import EngineError
 from models.forest_engine import ForestEngine
+from models.policy import DECLINE
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -21,6 +22,13 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_least: float | None = None
     at_most: float | None = None
     note: str = ""
+    #: The holdout cannot tell; that is no pass, but somebody may take it upon themselves.
+    unjudged: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words."""
+        return "not judged" if self.unjudged else "pass" if self.passed else "FAIL"
 
     @property
     def passed(self) -> bool:
@@ -64,12 +72,18 @@ class Bounds:
     min_average_precision: float = 0.1
     min_recall: float = 0.1
     max_held_rate: float = 0.1
+    max_decline_rate: float = 0.02
+    min_decline_precision: float = 0.5
+    max_honest_held_gain: float = 0.01
+    max_honest_declined_gain: float = 0.002
     min_slope: float = 0.6
     max_slope: float = 1.6
+    min_score_ratio: float = 0.67
+    max_score_ratio: float = 1.5
     max_brier_ratio: float = 1.05
     batch: int = 512
-    max_batch_ms: float = 50.0
-    max_memory_bytes: int = 512 << 20
+    max_batch_ms: float = 5.0
+    max_memory_bytes: int = 64 << 20
     max_false_positive_ratio: float = 3.0
     max_amount_false_positive_ratio: float = 10.0
     min_segment_honest: int = 500
@@ -79,10 +93,11 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """How one version judges the holdout: log-odds float64[n] and whether it holds (reviews or declines) bool[n]."""
+    """How one version judges the holdout: log-odds float64[n]; what it holds (reviews, declines), declines bool[n]."""
 
     log_odds: npt.NDArray[np.float64]
     held: npt.NDArray[np.bool_]
+    declined: npt.NDArray[np.bool_]
 
     @property
     def chances(self) -> npt.NDArray[np.float64]:
@@ -104,8 +119,8 @@ class Scorer:
 
     def judge(self, x: npt.NDArray[np.float32]) -> Scored:
         """Return log-odds and outcomes of x float32[n, k]."""
-        held = self._bundle.thresholds.decide(self._engine.score(np.ascontiguousarray(x))) > 0
-        return Scored(self.log_odds(x), held)
+        outcomes = self._bundle.thresholds.decide(self._engine.score(np.ascontiguousarray(x)))
+        return Scored(self.log_odds(x), outcomes > 0, outcomes == DECLINE)
 
 
 def _engine(bundle: Bundle) -> OnnxEngine | ForestEngine:

@@ -39,6 +39,7 @@ def quality_gates(
     gates = [
         Gate(name="events held", value=float(own.held.mean()), at_most=bounds.max_held_rate),
         Gate(name="frauds held", value=float(own.held[labels == 1].mean()), at_least=bounds.min_recall),
+        *_decline_gates(labels, own, bounds),
     ]
     if champion is None:
         return [
@@ -53,7 +54,39 @@ def quality_gates(
     return [
         *(_not_worse(name, fn, loss, labels, users, own, champion) for name, fn, loss in compared),
         *gates,
+        *(
+            _no_more_honest(name, labels, mine, theirs, most)
+            for name, mine, theirs, most in (
+                ("held", own.held, champion.held, bounds.max_honest_held_gain),
+                ("declined", own.declined, champion.declined, bounds.max_honest_declined_gain),
+            )
+        ),
     ]
+
+
+def _decline_gates(labels: npt.NDArray[np.int8], own: Scored, bounds: Bounds) -> list[Gate]:
+    """Return the gates on declines, which nobody looks at; of none, no share is fraud."""
+    gates = [Gate(name="events declined", value=float(own.declined.mean()), at_most=bounds.max_decline_rate)]
+    if own.declined.any():
+        precision = float(labels[own.declined].mean())
+        note = f"of {int(own.declined.sum()):,} declined"
+        gates.append(
+            Gate(name="declined that are fraud", value=precision, at_least=bounds.min_decline_precision, note=note)
+        )
+    return gates
+
+
+def _no_more_honest(
+    outcome: str,
+    labels: npt.NDArray[np.int8],
+    own: npt.NDArray[np.bool_],
+    champion: npt.NDArray[np.bool_],
+    most: float,
+) -> Gate:
+    """Return the gate on how much more of the honest events are held or declined (bool[n]) than by the champion."""
+    mine, theirs = (float(outcomes[labels == 0].mean()) for outcomes in (own, champion))
+    note = f"{mine:.2%} against {theirs:.2%} of honest events"
+    return Gate(name=f"honest {outcome} less the champion's", value=mine - theirs, at_most=most, note=note)
 
 
 def _not_worse(
@@ -99,14 +132,25 @@ def calibration_gates(
 ) -> list[Gate]:
     """Return the gates on calibration; both classes must occur.
 
-    The slope is that of a logistic regression of the labels on the log-odds (Cox 1958, Two further applications of a
-    model for binary regression): 1 is right, less is over-confident, more is too timid.
+    In the large: the sum of the scores over the number of frauds, which neither ranking nor slope sees and, where fraud
+    is rare, the Brier score hardly. The slope is that of a logistic regression of the labels on the log-odds (Cox 1958,
+    Two further applications of a model for binary regression): 1 is right, less is over-confident, more is too timid.
     """
     intercept, slope = calibration_line(own.log_odds, labels)
     brier = _brier(own.chances, labels)
     rival = _brier(champion.chances, labels) if champion else _brier(np.full(len(labels), labels.mean()), labels)
     whose, most = ("the champion's", bounds.max_brier_ratio) if champion else ("a constant's", 1.0)
+    frauds = int(labels.sum())
+    error = float(np.exp(1.96 / np.sqrt(frauds)))
+    ratio = float(own.chances.sum()) / frauds
     return [
+        Gate(
+            name="mean score over fraud rate",
+            value=ratio,
+            at_least=bounds.min_score_ratio,
+            at_most=bounds.max_score_ratio,
+            note=f"95 % interval {ratio / error:.2f} to {ratio * error:.2f} by the number of frauds, {frauds:,}",
+        ),
         Gate(
             name="calibration slope",
             value=slope,

@@ -2,7 +2,8 @@
 
     ratio = (share of a segment's honest events that are held) / (share of all honest events that are held)
 
-A segment too small for its share to mean anything is named as not judged, never passed over in silence.
+A segment too small for its share to mean anything is named as not judged. Where all are, so is the gate: neither passed
+nor failed, and somebody has to say that it may be so.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,7 +52,8 @@ def _gate(
             judged[label] = share / overall
     notes = [f"not judged, too small: {_named(small)}"] if small else []
     if not judged:
-        return Gate(name=title, value=1.0, at_most=most, note="; ".join(["no segment is large enough", *notes]))
+        note = "; ".join(["no segment is large enough", *notes])
+        return Gate(name=title, value=None, at_most=most, note=note, unjudged=True)
     worst = max(judged, key=lambda label: judged[label])
     return Gate(name=title, value=judged[worst], at_most=most, note="; ".join([f"highest: {worst}", *notes]))
 

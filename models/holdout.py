@@ -5,6 +5,7 @@ label (int8, 1: fraud), amount_minor (int64, minor units), country, channel (str
 (fixed-size list of float32). The schema's metadata holds the feature set's hash and, as JSON, the features' names.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,6 +67,16 @@ def write_holdout(path: Path, holdout: Holdout) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def payments_sha256(holdout: Holdout) -> str:
+    """Return the SHA-256 of which payments, when and with what label, in whatever order and with whatever features."""
+    digest = hashlib.sha256()
+    for row in sorted(
+        zip(holdout.times_ms.tolist(), holdout.transaction_ids, holdout.labels.tolist(), strict=True),
+    ):
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
 
 
 def read_holdout(path: Path) -> Holdout:

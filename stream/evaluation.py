@@ -23,6 +23,7 @@ from models.evaluation_segments import amount_bands
 from models.folds import DAY_MS
 from state.features import FeatureSet
 from stream.errors import UsageError
+from stream.holdout_proof import learned_until_ms
 from stream.labelled import ALWAYS, Labelled, Period, read_labelled
 from stream.money import major_units
 from stream.scoring import open_model
@@ -143,11 +144,9 @@ def described(found: Labelled, data: Path, label: str) -> dict[str, Any]:
 
 def _learned_from(bundle: Bundle, found: Labelled) -> dict[str, str]:
     """Return what to say where rows are judged that are no younger than those the model learned from."""
-    last_ms = bundle.lineage.get("data", {}).get("last_ms")
-    held, delay = (bundle.parameters.get(name) for name in ("holdout_days", "label_delay_days"))
-    if last_ms is None or held is None or delay is None:
+    until_ms = learned_until_ms(bundle)
+    if until_ms is None:
         return {}
-    until_ms = last_ms + 1 - round((held + delay) * DAY_MS)
     flattering = int(np.count_nonzero(found.times_ms < until_ms))
     if not flattering:
         return {}

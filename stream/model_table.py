@@ -40,7 +40,7 @@ def _row(version: Version) -> tuple[str, ...]:
 def gate_table(gates: Sequence[Gate]) -> Iterator[str]:
     """Yield a line for each gate; its note, if it has one, below it."""
     rows = [("gate", "value", "bound", "verdict")]
-    rows += [(gate.name, gate.shown, gate.bound, "pass" if gate.passed else "FAIL") for gate in gates]
+    rows += [(gate.name, gate.shown, gate.bound, gate.verdict) for gate in gates]
     lines = _aligned(rows, right=(1,))
     yield next(lines)
     for gate, line in zip(gates, lines, strict=True):
@@ -107,7 +107,7 @@ def _metric(version: Version, key: str) -> str:
 def _figure(gate: Gate | None) -> str:
     if gate is None:
         return "—"
-    return gate.shown if gate.passed else f"{gate.shown} FAIL"
+    return gate.shown if gate.passed else f"{gate.shown} {gate.verdict}"
 
 
 def _short(text: str) -> str:

@@ -68,12 +68,14 @@ class Office:
         *,
         challenger: bool = False,
         champion_holdout: Path | None = None,
+        accept_unjudged: bool = False,
         show: Callable[[Promotion], object] = lambda _: None,
         tell: Callable[[str], object] = lambda _: None,
     ) -> Promotion:
         """Let a version score (or wait as challenger) if it passes every gate.
 
-        show: given the gate table, failed or not. tell: told what is being done. Raises UsageError, ModelError,
+        accept_unjudged: go on where a gate could not be judged, which is kept on record. show: given the gate table,
+        failed or not. tell: told what is being done. Raises UsageError, ModelError,
         RegistryError; PromotionRefused where a gate failed.
         """
         with self.versions.locked():
@@ -82,6 +84,7 @@ class Office:
                 by,
                 challenger=challenger,
                 champion_holdout=champion_holdout,
+                accept_unjudged=accept_unjudged,
                 show=show,
                 tell=tell,
             )
@@ -93,6 +96,7 @@ class Office:
         by: str,
         *,
         challenger: bool = False,
+        accept_unjudged: bool = False,
         show: Callable[[Promotion], object] = lambda _: None,
         tell: Callable[[str], object] = lambda _: None,
     ) -> Promotion:
@@ -114,7 +118,15 @@ class Office:
                 by=by,
                 parent=parent.name,
             )
-            return self._promote(version, by, challenger=challenger, champion_holdout=None, show=show, tell=tell)
+            return self._promote(
+                version,
+                by,
+                challenger=challenger,
+                champion_holdout=None,
+                accept_unjudged=accept_unjudged,
+                show=show,
+                tell=tell,
+            )
 
     def rollback(self, by: str) -> Promotion:
         """Put the champion before the present one back, without gates. Raises UsageError, RegistryError."""
@@ -126,19 +138,32 @@ class Office:
             if not before:
                 raise UsageError(f"{present.name} is the first champion: there is none before it to go back to")
             version = self.registry.find(before)
-            self._open(version)
+            gate = feature_set_gate(parse_feature_set(self._open(version).feature_set), self.spec)
+            # Told, not refused: whoever rolls back needs it now; workers keep what they have until they can take it.
+            notes = [] if gate.passed else [f"Workers whose state is as configured cannot take {before}: {gate.note}."]
             self.registry.point(CHAMPION, version)
             further = version.tags.get(REPLACED_TAG, "")
             self.registry.point(PREVIOUS, self.registry.find(further) if further else None)
             at = self.now_ms()
             self.versions.record(Entry(at=at, action="rolled_back", version=before, by=by, replaced=present.name))
             self._follow(version, by, at)
-            return Promotion(before, present.name, (), ())
+            return Promotion(before, present.name, (), notes)
 
     def in_office(self) -> Version | None:
-        """Return the version that workers follow, or MLflow's champion where the directory names none."""
+        """Return the version that workers follow, or MLflow's champion where the directory names none.
+
+        Raises RegistryError where workers follow one that MLflow has lost.
+        """
         pointer = self.versions.pointer()
-        return self.registry.find(pointer.version) if pointer else self.registry.alias(CHAMPION)
+        if pointer is None:
+            return self.registry.alias(CHAMPION)
+        known = next((one for one in self.registry.versions() if one.name == pointer.version), None)
+        if known is None:
+            raise RegistryError(
+                f"Workers follow {pointer.version}, which the registry does not know: register it again with "
+                f"fraudstream models register {self.versions.path(pointer.version)}, or correct registry.uri."
+            )
+        return known
 
     def _promote(
         self,
@@ -147,6 +172,7 @@ class Office:
         *,
         challenger: bool,
         champion_holdout: Path | None,
+        accept_unjudged: bool,
         show: Callable[[Promotion], object],
         tell: Callable[[str], object],
     ) -> Promotion:
@@ -167,6 +193,7 @@ class Office:
             replaced="" if challenger else done.replaced,
             holdout_sha256=version.tags.get("holdout_sha256", ""),
             gates=list(gates),
+            unjudged_accepted=accept_unjudged and any(gate.unjudged for gate in gates),
         )
         # Step 3
         self._refuse_failed(entry)
@@ -222,6 +249,8 @@ class Office:
             ),
         ]
         verdict = "passed" if all(gate.passed for gate in gates) else "failed"
+        if verdict == "failed" and all(gate.passed or gate.unjudged for gate in gates):
+            verdict = "not judged"
         table = msgspec.json.encode(gates).decode()
         self.registry.tag(version, {"gates": table, "gates.verdict": verdict, "gates.at": str(self.now_ms())})
         return gates, notes
@@ -243,7 +272,8 @@ class Office:
         return notes
 
     def _refuse_failed(self, entry: Entry) -> None:
-        failed = [gate for gate in entry.gates if not gate.passed]
+        forgiven = entry.unjudged_accepted
+        failed = [gate for gate in entry.gates if not gate.passed and not (gate.unjudged and forgiven)]
         if not failed:
             return
         self.versions.record(msgspec.structs.replace(entry, action="refused"))
@@ -276,4 +306,6 @@ def promoter(settings: Settings) -> Office:
 
 def _failure(gate: Gate) -> str:
     note = f" ({gate.note})" if gate.note else ""
+    if gate.unjudged:
+        return f"{gate.name} cannot be judged{note}: train with more days held out, or answer for it: --accept-unjudged"
     return f"{gate.name} is {gate.shown}, which must be {gate.bound}{note}"

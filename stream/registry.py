@@ -31,6 +31,7 @@ from models.bundle import Bundle, open_bundle
 from models.holdout import holdout_path, read_holdout
 from models.manifest import MANIFEST
 from stream.errors import RegistryError, UsageError
+from stream.holdout_proof import check_not_learned
 from stream.nearest import did_you_mean
 from stream.registry_directory import Entry, Versions
 from stream.sections import RegistrySettings
@@ -255,7 +256,7 @@ def register_files(
 
 
 def _checked(path: Path, bundle: Bundle) -> str:
-    """Return the SHA-256 of a holdout's file. Raises UsageError where it is not this bundle's."""
+    """Return the SHA-256 of a holdout's file. Raises UsageError where it proves nothing of this bundle."""
     if not path.is_file():
         raise UsageError(f"there is no holdout {path}: give the file that was written beside the bundle")
     found = read_holdout(path)
@@ -264,6 +265,7 @@ def _checked(path: Path, bundle: Bundle) -> str:
             f"The holdout {path} holds feature set {found.feature_set}, but version {bundle.version} was trained on "
             f"{bundle.feature_set_hash}: give the file that was written beside the bundle."
         )
+    check_not_learned(path, found, bundle)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -38,7 +38,7 @@ OWNER_ONLY: Final = 0o600
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of the audit file; `replaced` is the version that was in office before."""
+    """One line of the audit file; `replaced` was in office before; `unjudged_accepted`: somebody answers for gates."""
 
     at: int
     action: str
@@ -47,6 +47,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     replaced: str = ""
     parent: str = ""
     holdout_sha256: str = ""
+    unjudged_accepted: bool = False
     gates: list[Gate] = msgspec.field(default_factory=list)
 
 

@@ -240,15 +240,39 @@ class GateSettings(Struct, frozen=True, kw_only=True):
     max_held_rate: Annotated[
         float, Meta(gt=0, le=1, description="Greatest share of events that the version's own thresholds hold")
     ] = 0.1
+    # Four times what training declines by default.
+    max_decline_rate: Annotated[
+        float, Meta(gt=0, le=1, description="Greatest share of events that the version's own thresholds decline")
+    ] = 0.02
+    # Nobody looks at a decline: one honest customer turned away for each fraud is the most that can be argued for.
+    min_decline_precision: Annotated[float, Meta(ge=0, le=1, description="Least share of fraud among the declined")] = (
+        0.5
+    )
+    # Half of the events that are reviewed by default; a share of honest events, for reviews and for declines.
+    max_honest_held_gain: Annotated[
+        float, Meta(ge=0, description="How much more of the honest events may be held than by the champion")
+    ] = 0.01
+    max_honest_declined_gain: Annotated[
+        float, Meta(ge=0, description="How much more of the honest events may be declined than by the champion")
+    ] = 0.002
+    # The number of 30 frauds, the fewest allowed, is known to a factor of exp(1.96 / sqrt(30)) = 1.43: a calibrated
+    # version must not fail by chance alone.
+    min_score_ratio: Annotated[
+        float, Meta(gt=0, le=1, description="Least mean score, as a multiple of the fraud rate; 1 is calibrated")
+    ] = 0.67
+    max_score_ratio: Annotated[
+        float, Meta(ge=1, description="Greatest mean score, as a multiple of the fraud rate")
+    ] = 1.5
     min_slope: Annotated[float, Meta(gt=0, description="Least slope of labels on log-odds; 1 is calibrated")] = 0.6
     max_slope: Annotated[float, Meta(gt=0, description="Greatest slope of labels on log-odds")] = 1.6
     max_brier_ratio: Annotated[
         float, Meta(gt=0, description="Greatest Brier score, as a multiple of the champion's")
     ] = 1.05
     batch: Annotated[int, Meta(ge=1, le=100_000, description="Events in the batch that is timed")] = 512
-    max_batch_ms: Annotated[float, Meta(gt=0, description="Longest time to score that batch")] = 50.0
+    # A small version takes 0.3 ms and 4 MiB, one with ten times the trees about ten times that.
+    max_batch_ms: Annotated[float, Meta(gt=0, description="Longest time to score that batch")] = 5.0
     max_memory_bytes: Annotated[Size, about("Greatest resident memory that loading a version may take")] = Size(
-        512 << 20
+        64 << 20
     )
     max_false_positive_ratio: Annotated[
         float, Meta(ge=1, description="How many times as often a country's or channel's honest events may be held")

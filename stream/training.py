@@ -18,13 +18,14 @@ from models.bundle import Bundle, write_bundle
 from models.card import Judged, card_text, days
 from models.card_plots import card_plots
 from models.folds import DAY_MS
-from models.holdout import Holdout, holdout_path, write_holdout
+from models.holdout import Holdout, holdout_path, payments_sha256, write_holdout
 from models.manifest import CARD
 from models.sentences import Sentence
 from models.svg import check_matplotlib
 from models.train import Held, Plan, Trained, train_ensemble
 from state.features import FeatureSet, StateSpec, default_feature_set
 from stream.errors import UsageError
+from stream.holdout_proof import HELD
 from stream.labelled import Labelled, read_labelled
 from stream.lineage import code_version, library_versions
 from stream.mapping import Limits, Mapping
@@ -97,7 +98,9 @@ def train_bundle(
         rows.features, rows.labels, rows.times_ms, feature_names=feature_set.names, plan=plan, progress=progress
     )
     # Step 3
-    made_from = _lineage(rows, feature_set, trained, lineage or {})
+    holdout = _holdout(rows, held, feature_set)
+    own = {"payments_sha256": payments_sha256(holdout), "events": len(holdout.labels)}
+    made_from = _lineage(rows, feature_set, trained, {HELD: own, **(lineage or {})})
     bundle = write_bundle(
         directory,
         trained,
@@ -109,7 +112,7 @@ def train_bundle(
         replace=replace,
     )
     # Step 4
-    write_holdout(holdout_path(directory), _holdout(rows, held, feature_set))
+    write_holdout(holdout_path(directory), holdout)
     return bundle
 
 

@@ -1,5 +1,6 @@
 """A holdout of simulated cardholders, along the path that training takes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ DAY_MS = 86_400_000
 
 
 def write_simulated_holdout(path: Path, feature_set: FeatureSet, spec: StateSpec, *, events: int, seed: int) -> Path:
-    """Write a month of cardholders that no model was trained on, and return the path."""
+    """Write a month of cardholders that no model was trained on, after the one that models are trained on."""
     simulation = demo_simulation(events, seed=seed)
+    simulation = replace(simulation, start_ms=simulation.start_ms + 31 * DAY_MS)
     history, features = path.with_suffix(".history.parquet"), path.with_suffix(".features.parquet")
     pq.write_table(simulate(simulation), history)
     backfill(

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from stream.promotion import Promotion
 
 APPROVE = click.option("--approve", "by", metavar="NAME", help="Who says that this version may score; kept on record.")
+UNJUDGED = click.option(
+    "--accept-unjudged", is_flag=True, help="Answer for gates that the holdout is too small to judge; kept on record."
+)
 CHALLENGER = click.option("--challenger", is_flag=True, help="Let it wait as challenger; workers do not follow it.")
 
 
@@ -112,6 +115,7 @@ def show(invocation: Invocation, version: str) -> None:
 @click.argument("version")
 @APPROVE
 @CHALLENGER
+@UNJUDGED
 @click.option(
     "--champion-holdout",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -120,7 +124,12 @@ def show(invocation: Invocation, version: str) -> None:
 )
 @passed
 def promote(
-    invocation: Invocation, version: str, by: str | None, challenger: bool, champion_holdout: Path | None
+    invocation: Invocation,
+    version: str,
+    by: str | None,
+    challenger: bool,
+    accept_unjudged: bool,
+    champion_holdout: Path | None,
 ) -> None:
     """Let a version score, if it passes every gate.
 
@@ -131,7 +140,12 @@ def promote(
     done = _judged(
         invocation,
         lambda office, hooks: office.promote(
-            version, approved, challenger=challenger, champion_holdout=champion_holdout, **hooks
+            version,
+            approved,
+            challenger=challenger,
+            champion_holdout=champion_holdout,
+            accept_unjudged=accept_unjudged,
+            **hooks,
         ),
     )
     _tell(done, challenger)
@@ -143,9 +157,16 @@ def promote(
 @click.option("--decline", type=float, required=True, metavar="SCORE", help="Scores from here on are declined.")
 @APPROVE
 @CHALLENGER
+@UNJUDGED
 @passed
 def thresholds(
-    invocation: Invocation, version: str, review: float, decline: float, by: str | None, challenger: bool
+    invocation: Invocation,
+    version: str,
+    review: float,
+    decline: float,
+    by: str | None,
+    challenger: bool,
+    accept_unjudged: bool,
 ) -> None:
     """Make a version with other thresholds, without training, and promote it through the gates."""
     approved = _approved(by)
@@ -159,7 +180,9 @@ def thresholds(
             wanted = Thresholds(review, decline)
         except ModelError as error:
             raise UsageError(str(error)) from error
-        done: Promotion = office.change_thresholds(version, wanted, approved, challenger=challenger, **hooks)
+        done: Promotion = office.change_thresholds(
+            version, wanted, approved, challenger=challenger, accept_unjudged=accept_unjudged, **hooks
+        )
         return done
 
     _tell(_judged(invocation, change), challenger)
@@ -178,6 +201,8 @@ def rollback(invocation: Invocation, by: str | None) -> None:
         from stream.promotion import promoter
 
         done = promoter(settings).rollback(approved)
+    for note in done.notes:
+        click.echo(f"Note: {note}", err=True)
     click.echo(f"{done.version}: champion again, in place of {done.replaced}")
 
 

@@ -76,8 +76,8 @@ def scored():
     return labels, users, log_odds
 
 
-def held(log_odds, rate=0.05):
-    return Scored(log_odds, log_odds >= np.quantile(log_odds, 1 - rate))
+def held(log_odds, rate=0.05, declined=0.005):
+    return Scored(log_odds, *(log_odds >= np.quantile(log_odds, 1 - share) for share in (rate, declined)))
 
 
 def test_the_same_scores_as_the_champion_s_are_no_worse(scored):
@@ -91,7 +91,8 @@ def test_the_same_scores_as_the_champion_s_are_no_worse(scored):
 def test_a_worse_ranking_than_the_champion_s_fails_on_both_figures(scored):
     labels, users, log_odds = scored
     blurred = held(log_odds + np.random.default_rng(4).normal(0, 3, len(log_odds)))
-    gates = rows(quality_gates(labels, users, blurred, held(log_odds), BOUNDS))
+    wide = replace(BOUNDS, max_honest_held_gain=1.0, max_honest_declined_gain=1.0, min_decline_precision=0.0)
+    gates = rows(quality_gates(labels, users, blurred, held(log_odds), wide))
     assert failed(gates.values()) == [
         "average precision less the champion's",
         "recall at rate 0.02 less the champion's",
@@ -113,15 +114,53 @@ def test_the_first_version_is_held_to_a_floor(scored):
     assert not failed(quality_gates(labels, users, held(log_odds), None, BOUNDS))
     blind = held(np.random.default_rng(6).normal(size=len(log_odds)))
     strict = replace(BOUNDS, min_average_precision=0.2)
-    failing = {"average precision", "recall at rate 0.02", "frauds held"}
+    failing = {"average precision", "recall at rate 0.02", "frauds held", "declined that are fraud"}
     assert set(failed(quality_gates(labels, users, blind, None, strict))) == failing
 
 
 def test_thresholds_that_hold_too_much_or_too_little_fail_however_good_the_ranking_is(scored):
     labels, users, log_odds = scored
     champion = held(log_odds)
-    assert failed(quality_gates(labels, users, held(log_odds, 0.4), champion, BOUNDS)) == ["events held"]
+    wide = replace(BOUNDS, max_honest_held_gain=1.0)
+    assert failed(quality_gates(labels, users, held(log_odds, 0.4), champion, wide)) == ["events held"]
     assert failed(quality_gates(labels, users, held(log_odds, 0.0005), champion, BOUNDS)) == ["frauds held"]
+
+
+def test_declining_more_than_is_allowed_fails_though_no_more_is_held(scored):
+    labels, users, log_odds = scored
+    wide = replace(BOUNDS, max_honest_declined_gain=1.0)
+    gates = quality_gates(labels, users, held(log_odds, 0.05, 0.03), held(log_odds), wide)
+    assert failed(gates) == ["events declined"]
+
+
+def test_declines_that_are_mostly_honest_fail_though_as_many_are_held_and_declined(scored):
+    labels, users, log_odds = scored
+    sound = held(log_odds)
+    rank = np.argsort(-log_odds)
+    honest = rank[labels[rank] == 0][: int(sound.declined.sum())]
+    declined = np.zeros(len(labels), np.bool_)
+    declined[honest] = True
+    gates = rows(quality_gates(labels, users, replace(sound, declined=declined), None, BOUNDS))
+    assert failed(gates.values()) == ["declined that are fraud"]
+    assert gates["declined that are fraud"].value == 0.0
+
+
+@pytest.mark.parametrize("what", ["held", "declined"])
+def test_honest_payments_held_or_declined_more_often_than_by_the_champion_fail(scored, what):
+    labels, users, log_odds = scored
+    bounds = replace(BOUNDS, min_decline_precision=0.0, max_decline_rate=1.0, max_held_rate=1.0)
+    more = held(log_odds, 0.09) if what == "held" else held(log_odds, 0.05, 0.03)
+    gates = rows(quality_gates(labels, users, more, held(log_odds), bounds))
+    assert failed(gates.values()) == [f"honest {what} less the champion's"]
+    assert "of honest events" in gates[f"honest {what} less the champion's"].note
+
+
+def test_a_version_that_declines_nothing_has_no_precision_of_declines(scored):
+    labels, users, log_odds = scored
+    none = replace(held(log_odds), declined=np.zeros(len(labels), np.bool_))
+    gates = rows(quality_gates(labels, users, none, held(log_odds), BOUNDS))
+    assert "declined that are fraud" not in gates
+    assert not failed(gates.values())
 
 
 def test_recall_at_a_rate_takes_equal_scores_in_proportion():
@@ -151,11 +190,24 @@ def test_log_odds_too_bold_or_too_timid_fail_by_their_slope(scored, slope):
     assert not gates["calibration slope"].passed
 
 
-def test_shifted_log_odds_fail_by_the_brier_score(scored):
+@pytest.mark.parametrize("shift", [-2.0, -1.5, 1.5, 2.0])
+def test_shifted_log_odds_fail_by_their_mean_with_and_without_a_champion(scored, shift):
     labels, _, log_odds = scored
-    shifted = held(log_odds + 2.0)
-    assert failed(calibration_gates(labels, shifted, held(log_odds), BOUNDS)) == ["Brier score over the champion's"]
-    assert failed(calibration_gates(labels, held(log_odds + 3.0), None, BOUNDS)) == ["Brier score over a constant's"]
+    shifted = held(log_odds + shift)
+    assert "mean score over fraud rate" in failed(calibration_gates(labels, shifted, held(log_odds), BOUNDS))
+    gates = rows(calibration_gates(labels, shifted, None, BOUNDS))
+    gate = gates["mean score over fraud rate"]
+    assert not gate.passed
+    assert (gate.value > 1.0) == (shift > 0.0)
+    assert gate.value == pytest.approx(shifted.chances.mean() / labels.mean())
+
+
+def test_strongly_shifted_log_odds_fail_by_the_brier_score_too(scored):
+    labels, _, log_odds = scored
+    both = ["mean score over fraud rate", "Brier score over the champion's"]
+    assert failed(calibration_gates(labels, held(log_odds + 2.0), held(log_odds), BOUNDS)) == both
+    both[1] = "Brier score over a constant's"
+    assert failed(calibration_gates(labels, held(log_odds + 3.0), None, BOUNDS)) == both
 
 
 def test_the_calibration_line_undoes_an_affine_change(scored):
@@ -291,9 +343,11 @@ def test_small_segments_are_named_as_not_judged_and_unknown_ones_have_a_name():
     assert country.passed
 
 
-def test_where_nothing_is_held_no_segment_can_be_judged():
+def test_where_nothing_is_held_no_segment_can_be_judged_which_is_no_pass():
     gates = segment_gates(events(), np.zeros(6_000, np.bool_), BOUNDS)
-    assert not failed(gates)
+    assert {gate.verdict for gate in gates} == {"not judged"}
+    assert not any(gate.passed for gate in gates)
+    assert all(gate.value is None and gate.unjudged for gate in gates)
     assert all(gate.note.startswith("no segment is large enough") for gate in gates)
 
 
@@ -370,7 +424,7 @@ def test_a_large_holdout_keeps_all_its_frauds(four, monkeypatch):
 
 # Fraud in the sample rests on three features; without one of them little can be left. Half of the holdout was learned
 # from, so its scores look too timid.
-LENIENT = replace(BOUNDS, min_missing_share=0.1, max_slope=5.0)
+LENIENT = replace(BOUNDS, min_missing_share=0.1, max_slope=5.0, max_decline_rate=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -393,7 +447,7 @@ def test_a_sound_version_passes_every_gate_against_itself(bundle, holdout, cheap
         bundle, holdout, Champion(bundle, holdout.features), LENIENT, fields={"country": ["ratio"]}, tell=told.append
     )
     assert not failed(gates)
-    assert len(gates) == len({gate.name for gate in gates}) == 18
+    assert len(gates) == len({gate.name for gate in gates}) == 23
     assert told == ["quality and calibration", "robustness", "parity", "time and memory"]
 
 

@@ -15,6 +15,7 @@ from kafka_server import free_port
 from models.bundle import open_bundle
 from models.gate import Bounds
 from models.gate_cost import Cost
+from models.holdout import holdout_path, read_holdout, write_holdout
 from models.manifest import MANIFEST
 from models.policy import Thresholds
 from models.threshold_change import with_thresholds
@@ -22,6 +23,7 @@ from simulated_holdout import write_simulated_holdout
 from state.features import StateSpec, default_feature_set, parse_feature_set
 from stream import cli
 from stream.errors import PromotionRefused, RegistryError, UsageError
+from stream.holdout_proof import check_not_learned
 from stream.model_table import compared
 from stream.promotion import Office, promoter
 from stream.registry import Registry, Version, register
@@ -70,6 +72,14 @@ WIDE = Bounds(
     max_brier_ratio=100,
     min_slope=1e-6,
     max_slope=1e6,
+    min_score_ratio=1e-6,
+    max_score_ratio=1e6,
+    max_decline_rate=1,
+    min_decline_precision=0,
+    max_honest_held_gain=1,
+    max_honest_declined_gain=1,
+    # Some twenty honest payments are held here.
+    min_segment_honest=1,
     min_missing_share=0,
     min_noise_share=0,
     max_false_positive_ratio=1e6,
@@ -168,6 +178,40 @@ def test_another_holdout_for_the_same_version_is_refused(made, settings, tmp_pat
 def test_a_holdout_of_another_feature_set_is_refused(made, settings):
     with pytest.raises(UsageError, match=r"holds feature set .* was trained on"):
         register(made / "a", made / "other.holdout.parquet", settings)
+
+
+def shifted(path, to, days):
+    """Write a holdout again, so many days earlier."""
+    held = read_holdout(path)
+    write_holdout(to, replace(held, times_ms=held.times_ms - round(days * 86_400_000)))
+    return to
+
+
+def test_a_holdout_of_days_that_the_model_learned_from_is_refused(made, settings, tmp_path):
+    with pytest.raises(UsageError, match=r"begins on .*, but version .* learned from payments until"):
+        register(made / "a", shifted(made / "a.holdout.parquet", tmp_path / "h.parquet", 40), settings)
+    assert Registry(settings).versions() == []
+
+
+def test_within_its_own_history_only_the_bundle_s_own_holdout_is_taken(made, model_bundle, settings, tmp_path):
+    own = holdout_path(model_bundle)
+    held = read_holdout(own)
+    other = replace(held, labels=1 - held.labels)
+    write_holdout(tmp_path / "other.parquet", other)
+    with pytest.raises(UsageError, match="holds other payments than were held out"):
+        register(made / "a", tmp_path / "other.parquet", settings)
+    # Begins a day before what was held out, as a training with a longer holdout writes it.
+    with pytest.raises(UsageError, match="learned from payments until"):
+        register(made / "a", shifted(own, tmp_path / "longer.parquet", 1), settings)
+    name = register(made / "a", own, settings)
+    assert Registry(settings).find(name).tags["holdout_sha256"]
+
+
+def test_a_bundle_that_does_not_say_what_it_learned_from_has_no_holdout(made, settings, tmp_path):
+    bundle = open_bundle(made / "a")
+    held = read_holdout(made / "a.holdout.parquet")
+    with pytest.raises(UsageError, match="does not say which days it learned from"):
+        check_not_learned(tmp_path, held, replace(bundle, lineage={}))
 
 
 def test_a_version_s_name_and_its_number_both_find_it_and_the_nearest_name_is_said(made, settings):
@@ -281,6 +325,31 @@ def test_a_crash_before_the_pointer_is_mended_by_promoting_again(made, settings,
     assert office.rollback("Ada").version == first
 
 
+def test_a_champion_that_a_fresh_registry_does_not_know_is_named_with_the_way_back(
+    made, settings, office, empty, tmp_path
+):
+    first, second = register(made / "a", None, settings), register(made / "b", None, settings)
+    office.promote(first, "Ada")
+    shutil.copy(empty, tmp_path / "fresh.db")
+    fresh = msgspec.structs.replace(settings, uri=SecretUrl(f"sqlite:///{tmp_path / 'fresh.db'}"))
+    lost = replace(office, registry=Registry(fresh))
+    register(made / "b", None, fresh)
+    for act in (lambda: lost.promote(second, "Bob"), lambda: lost.rollback("Bob")):
+        with pytest.raises(RegistryError, match=rf"Workers follow {first}, .* models register \S*{first}, or"):
+            act()
+    register(lost.versions.path(first), lost.versions.holdout_path(first), fresh)
+    assert lost.promote(second, "Bob").replaced == first
+
+
+def test_rolling_back_to_features_that_the_state_lacks_is_told(made, settings, office):
+    first, second = register(made / "a", None, settings), register(made / "b", None, settings)
+    office.promote(first, "Ada")
+    office.promote(second, "Ada")
+    narrow = replace(office, spec=StateSpec(fields=("merchant_id",), retention_ms=7 * 86_400_000))
+    (note,) = narrow.rollback("Bob").notes
+    assert note.startswith(f"Workers whose state is as configured cannot take {first}: ")
+
+
 def test_a_holdout_read_before_is_said(made, settings, office):
     first, second = register(made / "a", None, settings), register(made / "b", None, settings)
     assert office.promote(first, "Ada").notes == []
@@ -344,7 +413,6 @@ def test_another_feature_set_is_compared_on_the_champion_s_own_features_of_the_s
 
 
 def test_a_champion_whose_features_the_holdout_has_under_other_names_needs_no_more(made):
-    from models.holdout import read_holdout
     from stream.judged import opponent
 
     held = read_holdout(made / "a.holdout.parquet")

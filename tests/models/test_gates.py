@@ -28,7 +28,7 @@ def rows(gates):
 
 
 def failed(gates):
-    return [gate.name for gate in gates if not gate.passed]
+    return [gate.name for gate in gates if gate.verdict == "FAIL"]
 
 
 # --- one row ---------------------------------------------------------------------------------------------------------
@@ -424,7 +424,7 @@ def test_a_large_holdout_keeps_all_its_frauds(four, monkeypatch):
 
 # Fraud in the sample rests on three features; without one of them little can be left. Half of the holdout was learned
 # from, so its scores look too timid.
-LENIENT = replace(BOUNDS, min_missing_share=0.1, max_slope=5.0, max_decline_rate=1.0)
+LENIENT = replace(BOUNDS, min_missing_share=0.1, max_slope=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -447,6 +447,10 @@ def test_a_sound_version_passes_every_gate_against_itself(bundle, holdout, cheap
         bundle, holdout, Champion(bundle, holdout.features), LENIENT, fields={"country": ["ratio"]}, tell=told.append
     )
     assert not failed(gates)
+    # Of 3,000 events too few honest ones are held.
+    assert {gate.name for gate in gates if not gate.passed} == {
+        f"false positives by {dimension}" for dimension in ("country", "channel", "amount band")
+    }
     assert len(gates) == len({gate.name for gate in gates}) == 23
     assert told == ["quality and calibration", "robustness", "parity", "time and memory"]
 

@@ -359,6 +359,20 @@ def test_a_holdout_read_before_is_said(made, settings, office):
     assert again.notes[0].startswith(f"The holdout was read for {second} before")
 
 
+def test_what_cannot_be_judged_is_promoted_only_where_somebody_answers_for_it(made, settings, office):
+    name = register(made / "a", None, settings)
+    unsure = replace(office, bounds=replace(WIDE, min_segment_honest=10**6))
+    with pytest.raises(PromotionRefused, match=r"by country cannot be judged .*--accept-unjudged"):
+        unsure.promote(name, "Ada")
+    assert office.registry.find(name).tags["gates.verdict"] == "not judged"
+    assert office.versions.pointer() is None
+    assert unsure.promote(name, "Ada", accept_unjudged=True).version == name
+    assert [(entry.action, entry.unjudged_accepted) for entry in office.versions.audit()[1:]] == [
+        ("refused", False),
+        ("promoted", True),
+    ]
+
+
 def test_without_a_holdout_nothing_is_promoted(made, settings, office, tmp_path):
     shutil.copytree(made / "a", tmp_path / "alone")
     name = register(tmp_path / "alone", None, settings)

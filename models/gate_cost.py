@@ -1,4 +1,4 @@
-"""Gates on what a version costs: the time of a batch and the memory that loading it takes.
+"""Gates on what a version costs: the time of a batch and the memory that loading it takes, with what explains it.
 
 Measured in a process of its own, as a worker would meet the version: in this one, the memory of what was loaded before
 would be used again, and growth not be seen. `python -m models.gate_cost BUNDLE ENGINE BATCH` prints one JSON object.
@@ -16,12 +16,14 @@ import msgspec
 import numpy as np
 
 from models.bundle import open_bundle
-from models.ensemble import load_engine, warm
+from models.ensemble import load_engine, read_forests, warm
 from models.errors import ModelError
 from models.gate import Bounds, Gate
+from models.reasons import Explainer
 
 SEED = 20_250_104
 REPEATS = 31
+EXPLAINED = 16  # rows of a batch that get reasons
 DEADLINE_SECS = 300.0
 STATM = Path("/proc/self/statm")
 
@@ -73,9 +75,11 @@ def _measure_here(directory: Path, engine_name: str, batch: int) -> Cost:
     before = _resident_bytes()
     started = time.perf_counter()
     bundle = open_bundle(directory)
-    engine = load_engine(bundle, engine_name)
+    forests = read_forests(bundle)
+    engine, explainer = load_engine(bundle, engine_name, forests), Explainer(bundle, forests)
     x = np.random.default_rng(SEED).normal(size=(batch, len(bundle.feature_names))).astype(np.float32)
     engine.score(x)
+    explainer.top(x[:EXPLAINED])
     loaded = time.perf_counter() - started
     secs = []
     for _ in range(REPEATS):
@@ -94,5 +98,8 @@ def _resident_bytes() -> int:
 
 
 if __name__ == "__main__":
-    found = _measure_here(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    try:
+        found = _measure_here(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    except ModelError as error:
+        sys.exit(str(error))
     print(msgspec.json.encode(found).decode())

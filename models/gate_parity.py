@@ -15,6 +15,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import xgboost
 
 from models.bundle import Bundle
@@ -23,6 +24,7 @@ from models.errors import EngineError
 from models.forest import Forest, parse_lightgbm, parse_xgboost
 from models.forest_engine import ForestMargins
 from models.gate import Gate
+from models.tensor_engine import CPU, CUDA, TensorEngine
 
 SEED = 20_250_103
 HOLDOUT_ROWS = 2_000
@@ -31,6 +33,7 @@ MAX_LOG_ODDS_APART = 1e-5
 # Half an ULP of a float32 close to 1, once for each engine's rounding, on top of what the log-odds may differ.
 MAX_SCORE_APART = MAX_LOG_ODDS_APART / 4 + 2.0**-23
 
+GPU = "gpu"  # as the settings call the engine
 EXACT_BITS = 53
 # The kernel's two paths: leaf bits however few the rows are, and the walk however many.
 PATHS = (1, 1 << 30)
@@ -42,8 +45,11 @@ SPECIAL = np.array(
 )
 
 
-def parity_gates(bundle: Bundle, x: npt.NDArray[np.float32]) -> list[Gate]:
-    """Return the gates on parity for the holdout's features x float32[n, k]."""
+def parity_gates(bundle: Bundle, x: npt.NDArray[np.float32], engine: str = "auto") -> list[Gate]:
+    """Return the gates on parity for the holdout's features x float32[n, k].
+
+    engine: what the workers will choose; for "gpu" the tensor graph is compared too, on the CPU where there is no CUDA.
+    """
     rng = np.random.default_rng(SEED)
     first, second = parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm)
     some = x if len(x) <= HOLDOUT_ROWS else x[rng.choice(len(x), HOLDOUT_ROWS, replace=False)]
@@ -59,7 +65,23 @@ def parity_gates(bundle: Bundle, x: npt.NDArray[np.float32]) -> list[Gate]:
         at_most=0.0,
         note=f"{len(rows):,} rows, {trees} trees: XGBoost {wrong[0]}, LightGBM {wrong[1]}",
     )
-    return [leaves, *_engines(bundle, rows)]
+    gates = [leaves, *_engines(bundle, rows)]
+    if engine == GPU:
+        gates += _tensors(bundle, (first, second), rows)
+    return gates
+
+
+def _tensors(bundle: Bundle, forests: tuple[Forest, Forest], rows: npt.NDArray[np.float32]) -> list[Gate]:
+    """Compare the graph that the engine gpu runs with onnx."""
+    provider = CUDA if CUDA in onnxruntime.get_available_providers() else CPU
+    tensors, onnx = TensorEngine(*forests, bundle.meta, provider=provider), OnnxEngine(bundle)
+    apart = np.abs(bundle.meta.log_odds(tensors.margins(rows)) - bundle.meta.log_odds(onnx.margins(rows)))
+    differ = np.abs(tensors.score(rows).astype(np.float64) - onnx.score(rows).astype(np.float64))
+    note = f"tensor graph against onnx, on {'CUDA' if provider == CUDA else 'the CPU, for there is no CUDA here'}"
+    return [
+        Gate(name="engine gpu's log-odds apart", value=_most(apart), at_most=MAX_LOG_ODDS_APART, note=note),
+        Gate(name="engine gpu's scores apart", value=_most(differ), at_most=MAX_SCORE_APART, note=note),
+    ]
 
 
 def _engines(bundle: Bundle, rows: npt.NDArray[np.float32]) -> list[Gate]:

@@ -80,7 +80,7 @@ def run_gates(
     else:
         gates.append(Gate(name="honest events in the holdout", value=float(honest), at_least=1.0))
     tell("parity")
-    gates += parity_gates(candidate, x)
+    gates += parity_gates(candidate, x, engine)
     tell("time and memory")
     return gates + cost_gates(measure(candidate.directory, engine, bounds.batch), bounds)
 

@@ -371,6 +371,11 @@ def warm(spec: StateSpec | None = None, feature_set: FeatureSet | None = None) -
         _run_kernels(Windows(spec, feature_set, reserve_bytes=1))
 
 
+def is_warm(spec: StateSpec, feature_set: FeatureSet) -> bool:
+    """Whether this process has the faster kernel for the feature set, or else the general one computes it."""
+    return key(compile_plan(spec, feature_set)) in _observers
+
+
 def _run_kernels(windows: "Windows") -> None:
     for offset in range(2):
         windows.add([b"warm"], [None])

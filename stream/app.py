@@ -16,7 +16,7 @@ from state.memory_store import MemoryStore
 from state.redis_store import RedisStore
 from state.sqlite_store import SqliteStore
 from state.store import Namespace, Store
-from state.windows import Windows, warm
+from state.windows import Windows, is_warm, warm
 from stream.assignment import Assignment
 from stream.breaker import Breaker
 from stream.checkpoint import Checkpointer
@@ -243,6 +243,14 @@ class _Models:
         """Return a promoted version, ready to score. Raises FraudstreamError, ModelError or StateError."""
         scoring = prove(self._settings, source.open(pointer))
         _check_feature_topic(self._settings, scoring.feature_set, self._around)
+        # Compiling holds the interpreter's lock for many seconds, in which nothing would be decided.
+        if not is_warm(self._spec, scoring.feature_set):
+            log.warning(
+                "version %s takes feature set %s, for which this worker started without a kernel: the general one "
+                "computes it to the same bits, about a fifth slower, until the worker is restarted",
+                scoring.model,
+                scoring.feature_set.hash,
+            )
         return self.model(scoring, pointer)
 
 

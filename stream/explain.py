@@ -72,11 +72,12 @@ class Explanation:
 
 
 def search(
-    settings: Settings, wanted: Wanted, tell: Tell = lambda _, __, ___: None
+    settings: Settings, wanted: Wanted, tell: Tell = lambda _, __, ___: None, *, version: str | None = None
 ) -> tuple[list[FoundDecision], FeatureRow, int]:
     """Steps 1 and 2: return the decisions wanted, the one to be explained first, its features and currency code.
 
-    tell: told what is being read, how many records of it were, and of at most how many. Raises FraudstreamError.
+    version: the model whose decision comes first where it made one of several. tell: told what is being read, how many
+    records of it were, and of at most how many. Raises FraudstreamError.
     """
     topics = settings.topics
     with TopicScan(scan_config(settings)) as scan:
@@ -85,6 +86,7 @@ def search(
         )
         if not every:
             raise FraudstreamError(_not_found(settings, wanted))
+        every.sort(key=lambda one: version is not None and one.decided.model != version)
         decided = every[0].decided
         if decided.engine == "constant":
             raise FraudstreamError(

@@ -37,8 +37,22 @@ def as_lines(explanation: Explanation) -> Iterator[str]:
     yield from (_line(row, widths) for row in sums)
     if explanation.others:
         yield ""
-        yield "Decided more than once; --partition and --offset say which to explain:"
-        yield from (f"  {_place(one)}  {_outcome(one)}" for one in (explanation.found, *explanation.others))
+        every = (explanation.found, *explanation.others)
+        yield f"Decided more than once; {_which(every)}:"
+        yield from (f"  {_place(one)}  {_outcome(one)}" for one in every)
+
+
+def _which(every: Sequence[FoundDecision]) -> str:
+    """Say how one of several decisions is asked for; a repeat stands at the same place as the decision before it."""
+    places = {(one.decided.partition, one.decided.offset) for one in every}
+    models = {one.decided.model for one in every}
+    if len(places) == len(every):
+        return "--partition and --offset say which to explain"
+    if len(places) > 1:
+        return "--partition and --offset, and of one place --model VERSION, say which to explain"
+    if len(models) > 1:
+        return "from one place, so --model VERSION says which to explain"
+    return "from one place by one version, so the first written is explained"
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

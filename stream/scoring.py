@@ -56,17 +56,14 @@ class First:
 
 
 def load_scoring(settings: Settings) -> Scoring:
-    """Open the bundle (or none, for the constant engine) and the feature set that goes with it."""
+    """Open the bundle (or none, for the constant engine) and the feature set that goes with it; proven as at a swap.
+
+    Raises FraudstreamError, ModelError or StateError.
+    """
     if settings.model.engine == "constant":
         constant = ConstantJudge(settings.model.constant_score)
         return Scoring(chosen_feature_set(settings), constant, "constant", "constant")
-    bundle, feature_set = _opened(settings, current_bundle(settings))
-    forests = read_forests(bundle)
-    engine = load_engine(bundle, settings.model.engine, forests)
-    explainer = Explainer(bundle, forests)
-    explainer.top(awkward_rows(forests, 16))  # the first event held must not wait until its kernel is loaded
-    judge = EnsembleJudge(engine, bundle.thresholds, explainer)
-    return Scoring(feature_set, judge, bundle.version, engine.name, bundle)
+    return prove(settings, current_bundle(settings))
 
 
 def first_model(settings: Settings) -> First:
@@ -92,7 +89,7 @@ def first_model(settings: Settings) -> First:
 
 
 def prove(settings: Settings, directory: Path) -> Scoring:
-    """Load a bundle to take over from another: checked against state and settings, its engine against the other one.
+    """Load a bundle that is to score: checked against state and settings, its engine against the other one.
 
     Raises FraudstreamError, ModelError or StateError.
     """

@@ -25,7 +25,7 @@ from stream.verbs.invocation import Invocation, example, passed
 @click.option(
     "--model",
     metavar="MODEL",
-    help="Bundle's directory of the version that decided.  [default: found by its version]",
+    help="The version that decided, or its bundle's directory; chooses among repeats.  [default: the first's]",
 )
 @click.option("--json", "plain", is_flag=True, help="Print JSON instead of a table.")
 @passed
@@ -46,6 +46,7 @@ def explain(
     """
     import orjson
 
+    from models.bundle import open_bundle
     from stream.decision_search import Wanted
     from stream.errors import UsageError
     from stream.explain import explain as explain_found
@@ -61,6 +62,7 @@ def explain(
     wanted = Wanted(transaction_id, partition, offset, user, since_ms)
     settings = invocation.real_broker("explain")
     directory = named_bundle(model, settings) if model else None
+    asked = open_bundle(directory).version if directory else None
     with ExitStack() as bars:
         shown: dict[str, Tell] = {}
 
@@ -70,7 +72,7 @@ def explain(
                 shown[what] = bars.enter_context(counting(what, total))
             shown[what](done, total)
 
-        every, row, currency = search(settings, wanted, tell)
+        every, row, currency = search(settings, wanted, tell, version=asked)
     version = every[0].decided.model
     bundle = find_bundle(version, directory, version_places(version, settings))
     explanation = explain_found(every, row, bundle, currency)

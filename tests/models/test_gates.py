@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from models import gate_parity
+from models import gate_cost, gate_parity
 from models.errors import ModelError
 from models.forest import parse_lightgbm, parse_xgboost
 from models.gate import Bounds, Gate, Scored, shown
@@ -19,6 +19,8 @@ from models.gates import Champion, run_gates
 from models.holdout import Holdout, read_holdout, write_holdout
 from models.manifest import ONNX
 from models.onnx_graph import ensemble_graph
+from models.reasons import Explainer
+from models.tensor_engine import TensorEngine
 
 BOUNDS = Bounds()
 
@@ -266,6 +268,27 @@ def test_a_graph_of_other_trees_fails(bundle, history):
     assert failed(gates) == ["engines' log-odds apart", "engines' scores apart"]
 
 
+def test_workers_on_the_gpu_get_its_graph_compared_too(bundle, history):
+    gates = rows(parity_gates(bundle, history.features[:300], "gpu"))
+    assert not failed(gates.values())
+    assert "tensor graph against onnx" in gates["engine gpu's log-odds apart"].note
+    assert not [name for name in rows(parity_gates(bundle, history.features[:50])) if "gpu" in name]
+
+
+def test_a_tensor_graph_of_other_trees_fails(bundle, history, monkeypatch):
+    def fewer(xgboost, lightgbm, meta, **how):
+        return TensorEngine(xgboost.slice(0, 60), lightgbm, meta, **how)
+
+    monkeypatch.setattr(gate_parity, "TensorEngine", fewer)
+    gates = parity_gates(bundle, history.features[:300], "gpu")
+    assert failed(gates) == ["engine gpu's log-odds apart", "engine gpu's scores apart"]
+
+
+def test_the_gates_of_a_version_compare_the_engine_that_workers_choose(bundle, holdout, cheap):
+    named = rows(run_gates(bundle, holdout, None, LENIENT, fields={}, engine="gpu"))
+    assert "engine gpu's log-odds apart" in named
+
+
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 
@@ -283,8 +306,16 @@ def test_a_slow_or_large_version_fails():
 
 
 def test_a_bundle_that_cannot_be_loaded_is_one_sentence(tmp_path):
-    with pytest.raises(ModelError, match=r"could not be measured: .*no bundle at"):
+    with pytest.raises(ModelError, match=r"^The cost of \S+ could not be measured: There is no bundle at \S+none"):
         measure(tmp_path / "none", "auto", 8)
+
+
+def test_what_explains_a_version_counts_as_its_memory_too(bundle, monkeypatch):
+    """Pages are counted, not bytes: what is laid out is asked, and a gate that lays out no more would show it here."""
+    explained = []
+    monkeypatch.setattr(Explainer, "top", lambda _, x: explained.append(x.shape))
+    gate_cost._measure_here(bundle.directory, "forest", 64)
+    assert explained == [(gate_cost.EXPLAINED, len(bundle.feature_names))]
 
 
 # --- segments --------------------------------------------------------------------------------------------------------

@@ -161,6 +161,34 @@ def test_the_table_holds_every_feature_and_the_way_to_the_score(bundle):
     assert sum(line.startswith("  partition 2, offset 7") for line in lines) == 2
 
 
+@pytest.mark.parametrize(
+    ("others", "hint"),
+    [
+        ([{"offset": 9}], "; --partition and --offset say which to explain:"),
+        ([{"model": "v2"}], "; from one place, so --model VERSION says which to explain:"),
+        ([{"offset": 9}, {"model": "v2"}], "and of one place --model VERSION, say which to explain:"),
+        ([{}], "; from one place by one version, so the first written is explained:"),
+    ],
+)
+def test_a_decision_made_more_than_once_says_how_to_ask_for_each(bundle, others, hint):
+    found, row = decision_of(bundle, vectors(1, seed=4)[0])
+    repeats = [replace(found, decided=msgspec.structs.replace(found.decided, **other)) for other in others]
+    lines = list(as_lines(explain([found, *repeats], row, bundle)))
+    assert next(line for line in lines if "more than once" in line).endswith(hint)
+
+
+@pytest.mark.parametrize(("version", "first"), [(None, "v1"), ("v2", "v2"), ("v3", "v1")])
+def test_among_repeats_of_one_place_the_version_asked_for_comes_first(bundle, monkeypatch, version, first):
+    found, row = decision_of(bundle, vectors(1, seed=4)[0], model="v1")
+    repeat = replace(found, decided=msgspec.structs.replace(found.decided, model="v2"))
+    monkeypatch.setattr("stream.explain.find_decisions", lambda *_: [found, repeat])
+    monkeypatch.setattr("stream.explain.find_features", lambda *_, **__: row)
+    monkeypatch.setattr("stream.explain.find_currency", lambda *_: 0)
+    every, _, _ = search(load_settings(None, {}), Wanted("t-1"), version=version)
+    assert every[0].decided.model == first
+    assert {one.decided.model for one in every} == {"v1", "v2"}
+
+
 def test_json_says_the_same_and_holds_no_number_that_json_has_not(bundle):
     values = vectors(1, seed=4)[0]
     values[0] = np.nan

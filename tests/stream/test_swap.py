@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,6 +296,33 @@ def test_other_features_over_the_same_fields_begin_with_windows_of_their_own(sta
     assert json.loads(schema.metadata[b"features"]) == list(other_features().names)
 
 
+def test_a_feature_set_without_a_kernel_of_its_own_is_said_once_and_a_warm_one_is_not(
+    stand, bundles, caplog, monkeypatch
+):
+    stand.promote("other")
+    stand.look()
+    assert stand.version == bundles["other"].version
+    said = f"version {bundles['other'].version} takes feature set {other_features().hash}, for which this worker"
+    assert caplog.text.count(said) == 1
+    caplog.clear()
+    monkeypatch.setattr("stream.app.is_warm", lambda *_: True)
+    stand.promote("b")
+    stand.look()
+    assert stand.version == bundles["b"].version
+    assert "takes feature set" not in caplog.text
+
+
+def test_an_engine_that_disagrees_is_refused_at_a_start_without_a_registry_too(bundles, monkeypatch):
+    def disagree(*_):
+        raise ModelError("The engines do not agree")
+
+    settings = load_settings(None, {}, {"model.bundle": str(bundles["a"].directory)})
+    assert first_model(settings).scoring.model == bundles["a"].version
+    monkeypatch.setattr("stream.scoring.check_engine", disagree)
+    with pytest.raises(ModelError, match="do not agree"):
+        first_model(settings)
+
+
 def test_while_the_store_does_not_take_part_the_old_model_stays_and_the_loop_is_not_held_up(stand, bundles):
     stand.can_renew = False
     stand.promote("other")
@@ -375,6 +405,57 @@ def test_the_thread_sees_a_promotion_by_itself(tmp_path, bundles):
     assert not stand.swapper._thread.is_alive()
     stand.swapper.swap(stand.line, stand.renew)
     assert stand.version == bundles["b"].version
+
+
+FOLLOWS_AND_SWAPS = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+import stream.service, stream.verbs.worker
+from stream.app import _Models, _swapper
+from stream.observer import Observer
+from stream.scoring import first_model
+from stream.settings import load_settings
+
+registry, cache = map(Path, sys.argv[1:])
+settings = load_settings(None, {}, {"model.follow": str(registry), "model.cache": str(cache)})
+first = first_model(settings)
+models = _Models(settings, settings.state_spec(), SimpleNamespace(feature_bytes=1 << 20))
+running = models.model(first.scoring, first.pointer)
+swapper = _swapper(settings, Observer(), models, running)
+used = [running.scorer]
+
+def score():
+    x = np.random.default_rng(1).lognormal(3, 1.5, (500, len(first.scoring.feature_set.names)))
+    verdicts = used[-1].judge.judge(x.astype(np.float32), np.zeros(500, np.uint16))
+    assert verdicts.reasons, "nothing was held, so nothing explained"
+
+score()
+swapper.poll()
+(registry / "next.json").replace(registry / "champion.json")
+swapper.poll()
+swapper.swap(SimpleNamespace(use=used.append), None)
+swapper.poll()
+score()
+print(used[-1].encoder._model)
+print(*sys.modules)
+"""
+
+
+def test_a_worker_that_follows_swaps_scores_and_explains_never_imports_the_registry_s_libraries(tmp_path, bundles):
+    registry = tmp_path / "registry"
+    promote(registry, bundles["b"])
+    (registry / CHAMPION).rename(registry / "next.json")
+    promote(registry, bundles["a"])
+    command = [sys.executable, "-c", FOLLOWS_AND_SWAPS, str(registry), str(tmp_path / "cache")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    version, modules = done.stdout.splitlines()
+    assert version == bundles["b"].version
+    assert "stream.worker" in modules.split()
+    heavy = {"mlflow", "sqlalchemy", "alembic", "matplotlib"}
+    assert not heavy & {name.split(".")[0] for name in modules.split()}
 
 
 # The cache.

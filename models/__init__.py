@@ -5,6 +5,8 @@ each batch, `Engine.score` → `Thresholds.decide` → `reasons.Explainer.top` f
 """
 
 __all__ = [
+    "bin_counts",
+    "bin_kernel",
     "boosting",
     "bootstrap",
     "bundle",
@@ -13,6 +15,9 @@ __all__ = [
     "card_plots",
     "drift_adversarial",
     "drift_detectors",
+    "drift_report",
+    "drift_report_plots",
+    "drift_report_tables",
     "drift_statistics",
     "ensemble",
     "errors",

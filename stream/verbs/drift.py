@@ -12,7 +12,7 @@ import click
 from stream.verbs.invocation import Invocation, example, passed
 
 
-@click.group()
+@click.group(epilog=example("fraudstream drift report --since 24h -o report.html"))
 def drift() -> None:
     """What changed in the traffic since the models were trained."""
 
@@ -21,7 +21,7 @@ def drift() -> None:
     epilog=example(
         "fraudstream drift report -o report.html",
         "fraudstream drift report --since 7d --json drift.json",
-        "fraudstream drift report --since 2026-01-05T00:00:00Z --until 2026-01-06T00:00:00Z -o monday.html",
+        "fraudstream drift report --since 2026-01-05T00:00:00Z -o week.html",
     )
 )
 @click.option(

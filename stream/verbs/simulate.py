@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     epilog=example(
         "fraudstream simulate -o history.parquet --events 200000 --users 5000",
         "fraudstream simulate --topic transactions --rate 500",
-        "fraudstream simulate -o drifted.parquet --drift inflation:1.5@20 --drift no-device@25 --labels labels.csv",
+        "fraudstream simulate -o drifted.parquet --drift inflation:1.5@20",
     )
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A .jsonl, .csv or .parquet.")

@@ -454,7 +454,8 @@ def test_other_thresholds_are_a_version_of_their_own_with_the_same_models(made, 
     assert office.registry.find(done.version).tags["parent"] == parent
     assert aliases(office) == {"champion": done.version, "previous": parent}
     assert actions(office)[-2:] == [("thresholds", done.version, "Bob"), ("promoted", done.version, "Bob")]
-    assert [gate.value for gate in done.gates if "champion" in gate.name and "less" in gate.name] == [0.0, 0.0]
+    ranking = [gate.value for gate in done.gates if "champion" in gate.name and "less" in gate.name]
+    assert ranking[:2] == [0.0, 0.0]
 
 
 def test_thresholds_are_gated_and_the_same_ones_are_no_change(made, settings, office):
@@ -526,9 +527,14 @@ def run(settings, monkeypatch, capsys):
     monkeypatch.setattr("models.gates.measure", lambda *_: Cost("forest", 0.5, 0.002, 30 << 20, 512))
     monkeypatch.setenv("FRAUDSTREAM_REGISTRY__URI", settings.uri.reveal())
     monkeypatch.setenv("FRAUDSTREAM_REGISTRY__DIRECTORY", settings.directory)
-    for name in ("max_brier_ratio", "max_precision_loss", "max_recall_loss", "max_slope", "max_false_positive_ratio"):
+    for name in (
+        *("max_brier_ratio", "max_precision_loss", "max_recall_loss"),
+        *("max_slope", "max_false_positive_ratio", "max_score_ratio"),
+    ):
         monkeypatch.setenv(f"FRAUDSTREAM_REGISTRY__GATES__{name.upper()}", "100")
-    for name in ("min_missing_share", "min_noise_share"):
+    for name in ("max_decline_rate", "max_honest_held_gain", "max_honest_declined_gain"):
+        monkeypatch.setenv(f"FRAUDSTREAM_REGISTRY__GATES__{name.upper()}", "1")
+    for name in ("min_missing_share", "min_noise_share", "min_decline_precision"):
         monkeypatch.setenv(f"FRAUDSTREAM_REGISTRY__GATES__{name.upper()}", "0")
     monkeypatch.setenv("FRAUDSTREAM_REGISTRY__GATES__MIN_SLOPE", "0.01")
 

@@ -454,8 +454,9 @@ def test_other_thresholds_are_a_version_of_their_own_with_the_same_models(made, 
     assert office.registry.find(done.version).tags["parent"] == parent
     assert aliases(office) == {"champion": done.version, "previous": parent}
     assert actions(office)[-2:] == [("thresholds", done.version, "Bob"), ("promoted", done.version, "Bob")]
-    ranking = [gate.value for gate in done.gates if "champion" in gate.name and "less" in gate.name]
-    assert ranking[:2] == [0.0, 0.0]
+    less = {gate.name: gate.value for gate in done.gates if "champion" in gate.name and "less" in gate.name}
+    # The same models rank alike, whatever the thresholds; what these hold may differ.
+    assert [value for name, value in less.items() if "honest" not in name] == [0.0, 0.0]
 
 
 def test_thresholds_are_gated_and_the_same_ones_are_no_change(made, settings, office):

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.folds import DAY_MS
+from models.gate import NORMAL_95
 from models.manifest import CARD
 from models.metrics import at_threshold
+from models.sentences import in_major_units
 from models.train import Trained
 
 # Segments with fewer events or frauds than this are shown together: their figures would be noise.
@@ -64,8 +66,8 @@ def segments(judged: Judged, threshold: float) -> list[Segment]:
     found += _by("channel", np.array(judged.channels), judged, threshold)
     for at in np.unique(band).tolist():
         rows = band == at
-        low, high = judged.amount_minor[rows].min() / 100, judged.amount_minor[rows].max() / 100
-        found.append(_segment("amount", f"{low:,.2f} to {high:,.2f}", rows, judged, threshold))
+        low, high = (in_major_units(end(judged.amount_minor[rows]).item()) for end in (np.min, np.max))
+        found.append(_segment("amount", f"{low} to {high}", rows, judged, threshold))
     return found
 
 
@@ -185,7 +187,7 @@ def _method(trained: Trained) -> list[str]:
 def _limits(trained: Trained, judged: Judged) -> list[str]:
     frauds = int(judged.labels.sum())
     # Of a binomial share near one half, the widest case.
-    points = 100 * 1.96 * 0.5 / np.sqrt(max(frauds, 1))
+    points = 100 * NORMAL_95 * 0.5 / np.sqrt(max(frauds, 1))
     known = (
         f"The holdout has {frauds:,} frauds, so a share of them caught is known to ± {points:.0f} percentage points."
     )

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from models.bootstrap import RESAMPLES, Estimate, intervals
 from models.errors import EvaluationError
 from models.evaluation import ModelFigures
-from models.evaluation_cards import CARDS_A_DAY, DAY_MS, CardPrecision
+from models.evaluation_cards import CARDS_A_DAY, CardPrecision
 from models.evaluation_ranking import Ranking
+from models.folds import DAY_MS
 from models.forest import parse_lightgbm, parse_xgboost
 from models.forest_engine import ForestEngine
 from models.rivals import fit_logistic_regression, fit_random_forest

@@ -13,6 +13,9 @@ from models.errors import EngineError
 from models.forest_engine import ForestEngine
 from models.policy import DECLINE
 
+#: Standard errors on either side that hold 95 % of a normal distribution.
+NORMAL_95 = 1.96
+
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A row of the gate table. A value of None could not be computed, which no bound admits."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from models.gate import Bounds, Gate
 from models.holdout import Holdout
+from models.sentences import in_major_units
 
 # With fewer false positives to be expected in a segment, a ratio of 2 is nothing unusual.
 MIN_EXPECTED = 5.0
@@ -67,11 +68,11 @@ def _shares(segment: npt.NDArray[Any], held: npt.NDArray[np.bool_]) -> Iterator[
 
 
 def amount_bands(amount_minor: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
-    """Return for each amount int64[n] the name of the quarter of all amounts that it lies in, in minor units."""
+    """Return for each amount int64[n] (minor units) the name of the quarter of all amounts that it lies in."""
     inner = np.arange(1, AMOUNT_BANDS) / AMOUNT_BANDS
     edges = np.unique(np.quantile(amount_minor, inner, method="lower")) if len(amount_minor) else np.zeros(0, np.int64)
-    names = [f"up to {edge}" for edge in edges.tolist()]
-    names.append(f"above {edges[-1]}" if len(edges) else "all")
+    names = [f"up to {in_major_units(edge)}" for edge in edges.tolist()]
+    names.append(f"above {in_major_units(edges[-1].item())}" if len(edges) else "all")
     return np.array(names)[np.searchsorted(edges, amount_minor, side="left")]
 
 

@@ -7,10 +7,8 @@ import msgspec
 
 from models.bundle import Bundle
 from models.errors import ModelError
-from models.manifest import MANIFEST, ThresholdsEntry, entry, read_manifest, render, seal
+from models.manifest import CARD, MANIFEST, ThresholdsEntry, entry, read_manifest, render, seal
 from models.policy import Thresholds
-
-CARD = "card.md"
 
 # Figures of the old thresholds would stand beside the new ones as if they were theirs.
 OUTDATED = ("review_", "decline_")

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ import orjson
 import pyarrow as pa
 from confluent_kafka import Message
 
+from models.folds import DAY_MS
 from state.features import FeatureSet
 from stream.codec import Decoder
 from stream.errors import UsageError
@@ -31,8 +32,6 @@ from stream.settings import Settings
 from stream.topic_reader import read_topic
 
 __all__ = ["Label", "join", "read_labelled_log"]
-
-DAY_MS: Final = 86_400_000
 
 ReadTopic = Callable[[Settings, str], Iterator[list[Message]]]
 Place = tuple[int, int]

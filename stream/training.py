@@ -31,7 +31,7 @@ from stream.lineage import code_version, library_versions
 from stream.mapping import Limits, Mapping
 from stream.simulate import Simulation, simulate
 
-__all__ = ["check_target", "demo_simulation", "refused_path", "train_bundle", "train_simulated"]
+__all__ = ["check_target", "demo_simulation", "refused_path", "sentences_of", "train_bundle", "train_simulated"]
 
 LABEL: Final = "is_fraud"
 
@@ -56,6 +56,11 @@ def demo_simulation(events: int, seed: int, start_ms: int | None = None) -> Simu
     users = max(20, events // EVENTS_A_USER)
     simulation = Simulation(events=events, users=users, merchants=max(50, users // 2), fraud_rate=0.02, seed=seed)
     return simulation if start_ms is None else dataclasses.replace(simulation, start_ms=start_ms)
+
+
+def sentences_of(feature_set: FeatureSet) -> dict[str, Sentence]:
+    """Return how each feature is said, by its name."""
+    return {f.name: Sentence(f.text, f.text_zero, f.text_nan) for f in feature_set.features}
 
 
 def refused_path(directory: Path) -> Path:
@@ -106,7 +111,7 @@ def train_bundle(
         trained,
         feature_set=feature_set.source,
         feature_set_hash=feature_set.hash,
-        sentences={f.name: Sentence(f.text, f.text_zero, f.text_nan) for f in feature_set.features},
+        sentences=sentences_of(feature_set),
         lineage=made_from,
         card=_card(rows, trained, held, made_from, plots=plots),
         replace=replace,

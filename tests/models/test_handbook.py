@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import EvaluationError, TrainingError
-from models.evaluation_cards import DAY_MS
 from models.evaluation_handbook import HANDBOOK, History, Protocol, compare, split_by_protocol
+from models.folds import DAY_MS
 from models.metrics import auc_roc
 from models.rivals import fit_logistic_regression, fit_random_forest
 

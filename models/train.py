@@ -23,7 +23,7 @@ from models.calibration import Calibration, fit_calibration
 from models.errors import TrainingError
 from models.folds import DAY_MS, Fold, Split, split_history
 from models.histograms import Histograms, reference
-from models.history import History, check_leaks, sort_history
+from models.history import History, check_labels, check_leaks, sort_history
 from models.logistic import chances
 from models.meta import MetaModel, fit_meta
 from models.metrics import at_threshold, auc_roc, average_precision
@@ -151,7 +151,7 @@ def train_ensemble(
     """
     # Step 1
     history = sort_history(features, labels, event_times_ms, feature_names)
-    split = _split(history, plan)
+    split = _split(history.times_ms, history.labels, plan)
     check_leaks(history.part(0, split.holdout.train_end), feature_names)
     steps = _Steps(plan.steps, progress)
     # Step 2
@@ -195,6 +195,14 @@ def train_ensemble(
         trials=tuple(trials),
     )
     return trained, held
+
+
+def check_splits(times_ms: npt.NDArray[np.int64], labels: npt.NDArray[np.int8], plan: Plan) -> None:
+    """Raise TrainingError where ascending times int64[n] and labels int8[n] cannot be split as planned.
+
+    For whoever would rather know before anything is computed over the whole history.
+    """
+    _split(times_ms, check_labels(labels), plan)
 
 
 def threshold_for(scores: npt.NDArray[np.float32], rate: float) -> float:
@@ -248,10 +256,10 @@ class _Blend:
         return cls(uncalibrated, calibration, meta, thresholds, metrics)
 
 
-def _split(history: History, plan: Plan) -> Split:
+def _split(times_ms: npt.NDArray[np.int64], labels: npt.NDArray[np.int8], plan: Plan) -> Split:
     return split_history(
-        history.times_ms,
-        history.labels,
+        times_ms,
+        labels,
         holdout_ms=plan.holdout_ms,
         label_delay_ms=plan.label_delay_ms,
         folds=plan.folds,

@@ -26,9 +26,10 @@ from models.gates import run_gates
 from models.manifest import MANIFEST
 from models.policy import Thresholds
 from models.threshold_change import with_thresholds
-from state.features import StateSpec, parse_feature_set
+from state.features import FeatureSet, StateSpec, parse_feature_set
 from stream.errors import PromotionRefused, RegistryError, UsageError
-from stream.judged import Judged, feature_set_gate, fields_read, opponent, read_held
+from stream.feature_sets import chosen_feature_set
+from stream.judged import Judged, declared_gate, disturbances, feature_set_gate, opponent, read_held
 from stream.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, Version, register_files
 from stream.registry_directory import Entry, Versions
 from stream.settings import Settings
@@ -52,13 +53,17 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Office:
-    """Decides which version scores. engine: what workers will choose; now_ms: the clock."""
+    """Decides which version scores.
+
+    engine: what workers will choose; declared: the feature set that their settings name, if any; now_ms: the clock.
+    """
 
     registry: Registry
     versions: Versions
     spec: StateSpec
     bounds: Bounds
     engine: str = "auto"
+    declared: FeatureSet | None = None
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
     def promote(
@@ -138,9 +143,11 @@ class Office:
             if not before:
                 raise UsageError(f"{present.name} is the first champion: there is none before it to go back to")
             version = self.registry.find(before)
-            gate = feature_set_gate(parse_feature_set(self._open(version).feature_set), self.spec)
+            feature_set = parse_feature_set(self._open(version).feature_set)
+            gates = [feature_set_gate(feature_set, self.spec), *declared_gate(feature_set, self.declared)]
             # Told, not refused: whoever rolls back needs it now; workers keep what they have until they can take it.
-            notes = [] if gate.passed else [f"Workers whose state is as configured cannot take {before}: {gate.note}."]
+            lacking = [gate for gate in gates if not gate.passed]
+            notes = [f"Workers with these settings cannot take {before}: {gate.note}." for gate in lacking]
             self.registry.point(CHAMPION, version)
             further = version.tags.get(REPLACED_TAG, "")
             self.registry.point(PREVIOUS, self.registry.find(further) if further else None)
@@ -237,13 +244,14 @@ class Office:
             against = opponent(self._open(rival), held, feature_set, champion_holdout)
         gates = [
             feature_set_gate(feature_set, self.spec),
+            *declared_gate(feature_set, self.declared),
             *against.gates,
             *run_gates(
                 bundle,
                 held,
                 against.champion,
                 self.bounds,
-                fields=fields_read(feature_set),
+                disturbances=disturbances(feature_set),
                 engine=self.engine,
                 tell=tell,
             ),
@@ -301,11 +309,12 @@ def promoter(settings: Settings) -> Office:
         settings.state_spec(),
         Bounds(**gates),
         settings.model.engine if settings.model.engine != "constant" else "auto",
+        chosen_feature_set(settings) if settings.state.feature_set else None,
     )
 
 
 def _failure(gate: Gate) -> str:
     note = f" ({gate.note})" if gate.note else ""
     if gate.unjudged:
-        return f"{gate.name} cannot be judged{note}: train with more days held out, or answer for it: --accept-unjudged"
+        return f"{gate.name} cannot be judged{note}: judge it where it can be, or answer for it with --accept-unjudged"
     return f"{gate.name} is {gate.shown}, which must be {gate.bound}{note}"

@@ -13,6 +13,7 @@ from stream.verbs.invocation import Invocation, count, example, passed
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
+    from models.train import Plan
     from state.features import FeatureSet
     from stream.labelled import Labelled
     from stream.settings import Settings
@@ -134,7 +135,7 @@ def train(
     if history is None:
         rows = _read_log(settings, features, made.label_delay_ms, directory)
     else:
-        rows = _read_file(history, label or "is_fraud", settings, features, directory)
+        rows = _read_file(history, label or "is_fraud", settings, features, made, directory)
     with counting("training", made.steps) as progress:
         bundle = train_bundle(rows, directory, features, made, progress=progress)
     _report(bundle, rows, directory, time.monotonic() - started)
@@ -152,9 +153,13 @@ def _register(directory: Path, settings: "Settings") -> None:
     click.echo(f"{version}: registered; fraudstream models promote {version} --approve NAME lets it score")
 
 
-def _read_file(history: Path, label: str, settings: "Settings", features: "FeatureSet", directory: Path) -> "Labelled":
+def _read_file(
+    history: Path, label: str, settings: "Settings", features: "FeatureSet", plan: "Plan", directory: Path
+) -> "Labelled":
     from dataclasses import replace
+    from functools import partial
 
+    from models.train import check_splits
     from stream.files import count_rows
     from stream.labelled import read_labelled
     from stream.lineage import file_hash
@@ -173,6 +178,7 @@ def _read_file(history: Path, label: str, settings: "Settings", features: "Featu
             features,
             now_ms=time.time_ns() // 1_000_000,
             refused_path=refused_path(directory),
+            check=partial(check_splits, plan=plan),
             progress=progress,
         )
     return replace(rows, source={"file": history.name, "label": label, "sha256": file_hash(history)})

@@ -23,6 +23,7 @@ from models.bundle import Bundle
 from models.errors import ModelError
 from models.gate import Bounds, Gate
 from models.gates import run_gates
+from models.holdout import payments_sha256
 from models.manifest import MANIFEST
 from models.policy import Thresholds
 from models.threshold_change import with_thresholds
@@ -30,7 +31,7 @@ from state.features import FeatureSet, StateSpec, parse_feature_set
 from stream.errors import PromotionRefused, RegistryError, UsageError
 from stream.feature_sets import chosen_feature_set
 from stream.judged import Judged, declared_gate, disturbances, feature_set_gate, opponent, read_held
-from stream.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, Version, register_files
+from stream.registry import CHALLENGER, CHAMPION, HOLDOUT_FILE, PREVIOUS, Registry, Version, register_files
 from stream.registry_directory import Entry, Versions
 from stream.settings import Settings
 from stream.sources import Pointer
@@ -108,21 +109,13 @@ class Office:
         """Make a version of another one with other thresholds, and promote that one; errors as `promote`."""
         with self.versions.locked():
             parent = self.registry.find(name)
-            bundle = self._open(parent)
+            bundle, path = self._open(parent), self.versions.holdout_path(parent.name)
+            held = read_held(path, parent.name, parent.tags.get(HOLDOUT_FILE, ""))
             try:
-                changed, files = with_thresholds(bundle, (bundle.directory / MANIFEST).read_bytes(), thresholds)
+                changed, files = with_thresholds(bundle, (bundle.directory / MANIFEST).read_bytes(), thresholds, held)
             except ModelError as error:
                 raise UsageError(str(error)) from error
-            held = self.versions.holdout_path(parent.name)
-            version = register_files(
-                self.registry,
-                self.versions,
-                changed,
-                files,
-                held if held.exists() else None,
-                by=by,
-                parent=parent.name,
-            )
+            version = register_files(self.registry, self.versions, changed, files, path, by=by, parent=parent.name)
             return self._promote(
                 version,
                 by,
@@ -198,7 +191,7 @@ class Office:
             version=version.name,
             by=by,
             replaced="" if challenger else done.replaced,
-            holdout_sha256=version.tags.get("holdout_sha256", ""),
+            holdout_sha256=version.tags.get(HOLDOUT_FILE, ""),
             gates=list(gates),
             unjudged_accepted=accept_unjudged and any(gate.unjudged for gate in gates),
         )
@@ -235,9 +228,8 @@ class Office:
     ) -> tuple[list[Gate], list[str]]:
         """Run every gate and keep the table with the version."""
         tell("the holdout")
-        sha256 = version.tags.get("holdout_sha256", "")
-        held = read_held(self.versions.holdout_path(version.name), version.name, sha256)
-        notes = self._note_reading(version, sha256)
+        held = read_held(self.versions.holdout_path(version.name), version.name, version.tags.get(HOLDOUT_FILE, ""))
+        notes = self._note_reading(version, payments_sha256(held))
         feature_set = parse_feature_set(bundle.feature_set)
         against = Judged(None, ())
         if rival:
@@ -263,9 +255,9 @@ class Office:
         self.registry.tag(version, {"gates": table, "gates.verdict": verdict, "gates.at": str(self.now_ms())})
         return gates, notes
 
-    def _note_reading(self, version: Version, sha256: str) -> list[str]:
-        """Record that the holdout is read for this version, and return what to say of earlier readings."""
-        tag = f"holdout.read.{sha256[:16]}"
+    def _note_reading(self, version: Version, payments: str) -> list[str]:
+        """Record that these payments are read for this version, and return what to say of earlier readings."""
+        tag = f"holdout.read.{payments[:16]}"
         readers = [one.name for one in self.registry.versions() if tag in one.tags]
         self.registry.tag(version, {tag: version.tags.get(tag) or str(self.now_ms())})
         notes = []

@@ -197,6 +197,7 @@ def _read_log(settings: "Settings", features: "FeatureSet", label_delay_ms: int,
 
 def _report(bundle: "Bundle", rows: "Labelled", directory: Path, secs: float) -> None:
     from models.holdout import holdout_path
+    from models.manifest import OUT_OF_FOLD
     from stream.training import refused_path
 
     found = bundle.metrics
@@ -206,9 +207,13 @@ def _report(bundle: "Bundle", rows: "Labelled", directory: Path, secs: float) ->
     click.echo(
         f"{holdout_path(directory)}: the last days, {found['events']:,.0f} transactions, {found['frauds']:,.0f} frauds"
     )
-    click.echo(f"{'on the holdout':<16}{'AUC ROC':>9}{'average precision':>20}")
+    found = {name.removeprefix(OUT_OF_FOLD): value for name, value in found.items() if name.startswith(OUT_OF_FOLD)}
+    click.echo(f"{'out of fold':<16}{'AUC ROC':>9}{'average precision':>20}")
     for name, key in (("ensemble", ""), ("XGBoost alone", "xgboost_"), ("LightGBM alone", "lightgbm_")):
         click.echo(f"{name:<16}{found[key + 'auc_roc']:>9.4f}{found[key + 'average_precision']:>20.4f}")
+    for name, weight in (("XGBoost", bundle.meta.xgboost), ("LightGBM", bundle.meta.lightgbm)):
+        if weight == 0.0:
+            click.echo(f"{name} has no weight in the ensemble: out of fold it adds nothing to the other's ranking")
     for name in ("review", "decline"):
         threshold = getattr(bundle.thresholds, name)
         click.echo(

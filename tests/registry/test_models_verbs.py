@@ -10,9 +10,10 @@ from stream.registry import Version
 
 def test_figures_of_different_holdouts_are_said_not_to_compare_two_versions():
     def version(holdout):
-        return Version(1, f"v-{holdout}", 0, {"holdout_sha256": holdout, "metric.auc_roc": "0.7"})
+        tags = {"holdout_sha256": "of the file", "holdout_payments": holdout, "metric.out_of_fold_auc_roc": "0.7"}
+        return Version(1, f"v-{holdout}", 0, tags)
 
-    assert list(compared(version("a"), version("b")))[-1].startswith("Note: Each version's metrics are of its own")
+    assert list(compared(version("a"), version("b")))[-1].startswith("Note: Each version's figures are of its own days")
     assert not any(line.startswith("Note") for line in compared(version("a"), version("a")))
 
 

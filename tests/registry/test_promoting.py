@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 from registry_cases import WIDE, actions, aliases
 
@@ -154,6 +155,15 @@ def test_a_holdout_read_before_is_said(made, settings, office):
     assert [note.split(":")[0] for note in other.notes] == ["The holdout was read for 1 other version before"]
     again = office.promote(second, "Ada")
     assert again.notes[0].startswith(f"The holdout was read for {second} before")
+
+
+def test_a_holdout_read_before_is_said_though_its_file_is_another(made, settings, office, tmp_path):
+    first = register(made / "a", None, settings)
+    pq.write_table(pq.read_table(made / "b.holdout.parquet"), tmp_path / "again.parquet", compression="zstd")
+    second = register(made / "b", tmp_path / "again.parquet", settings)
+    office.promote(first, "Ada")
+    (note,) = office.promote(second, "Ada", challenger=True).notes
+    assert note.startswith("The holdout was read for 1 other version before")
 
 
 def test_what_cannot_be_judged_is_promoted_only_where_somebody_answers_for_it(made, settings, office):

@@ -1,14 +1,18 @@
 """Registering: an unchanged copy with its lineage, and a holdout that proves something."""
 
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+import pyarrow.parquet as pq
 import pytest
 from registry_cases import shifted
 
 from models.bundle import open_bundle
 from models.holdout import holdout_path, read_holdout, write_holdout
+from models.manifest import MANIFEST, OUT_OF_FOLD, read_manifest, render, seal
 from simulated_holdout import write_simulated_holdout
 from state.features import StateSpec, default_feature_set
 from stream.errors import UsageError
@@ -29,7 +33,12 @@ def test_a_registered_version_is_an_unchanged_copy_with_its_lineage_as_tags(made
     assert version.number == 1
     assert version.tags["manifest_sha256"] == manifest_sha256(made / "a")
     assert version.tags["feature_set"] == bundle.feature_set_hash
-    assert float(version.tags["metric.average_precision"]) == bundle.metrics["average_precision"]
+    precision = bundle.metrics["out_of_fold_average_precision"]
+    assert float(version.tags["metric.out_of_fold_average_precision"]) == precision
+    # Those of the holdout stand in the gates' table alone.
+    assert {key for key in version.tags if key.startswith("metric.")} == {
+        f"metric.{name}" for name in bundle.metrics if name.startswith(OUT_OF_FOLD)
+    }
     assert {f"lineage.{key}" for key in bundle.lineage} <= set(version.tags)
     assert len(version.tags["parameters_sha256"]) == len(version.tags["holdout_sha256"]) == 64
 
@@ -91,3 +100,36 @@ def test_a_version_s_name_and_its_number_both_find_it_and_the_nearest_name_is_sa
     assert registry.find("1") == registry.find(name)
     with pytest.raises(UsageError, match=f"there is no version {name[:-1]}; did you mean {name}"):
         registry.find(name[:-1])
+
+
+def rewritten(path, to):
+    """Write a holdout's file anew in other bytes, the payments as they are."""
+    pq.write_table(pq.read_table(path), to, compression="zstd")
+    return to
+
+
+def test_a_holdout_is_known_by_its_payments_and_not_by_its_file(made, settings, tmp_path):
+    name = register(made / "a", None, settings)
+    kept = Versions(Path(settings.directory)).holdout_path(name)
+    before = kept.read_bytes(), Registry(settings).find(name).tags
+    other = rewritten(made / "a.holdout.parquet", tmp_path / "again.parquet")
+    assert other.read_bytes() != before[0]
+    assert register(made / "a", other, settings) == name
+    # The first file's checksum is on record, so that one stays.
+    assert (kept.read_bytes(), Registry(settings).find(name).tags) == before
+
+
+def test_a_search_of_a_thousand_trials_can_be_registered(made, settings, tmp_path):
+    """Two libraries' trials on the most folds there may be; the registry's tag says where they stand."""
+    shutil.copytree(made / "a", tmp_path / "searched")
+    path = tmp_path / "searched" / MANIFEST
+    manifest = read_manifest(path.read_bytes(), path.parent)
+    chosen = {"max_depth": 6, "eta": 0.05, "subsample": 0.8, "colsample_bytree": 0.5, "reg_lambda": 5.0}
+    trial = {"library": "xgboost", "chosen": chosen, "average_precision": 0.123456789012345, "rounds": [100] * 50}
+    lineage = {**manifest.lineage, "search": [trial] * 2_002}
+    path.write_bytes(render(seal(msgspec.structs.replace(manifest, version="", lineage=lineage))))
+    assert path.stat().st_size > 1 << 20
+    name = register(tmp_path / "searched", made / "a.holdout.parquet", settings)
+    tag = Registry(settings).find(name).tags["lineage.search"]
+    assert tag.startswith("2,002 entries in manifest.json, SHA-256 ")
+    assert len(open_bundle(Path(settings.directory, name)).lineage["search"]) == 2_002

@@ -24,6 +24,7 @@ $(READY): requirements.txt pyproject.toml
 	@# Compile the kernels once, not at the first event.
 	$(BIN)/python -c 'from state.windows import warm; warm()'
 	$(BIN)/python -c 'from models.ensemble import warm; warm()'
+	$(BIN)/python -c 'from stream.codec import warm_codec; warm_codec()'
 	@touch $@
 
 demo: $(READY)

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -374,6 +375,16 @@ def warm(spec: StateSpec | None = None, feature_set: FeatureSet | None = None) -
 def is_warm(spec: StateSpec, feature_set: FeatureSet) -> bool:
     """Whether this process has the faster kernel for the feature set, or else the general one computes it."""
     return key(compile_plan(spec, feature_set)) in _observers
+
+
+def on_disk(spec: StateSpec, feature_set: FeatureSet) -> bool:
+    """Whether a new process will find the feature set's kernel on disk; compiles it if not. Raises FeatureSetError."""
+    plan = compile_plan(spec, feature_set)
+    windows = Windows(spec, feature_set, reserve_bytes=1)
+    fresh: Any = kernel_observe.observe_for(plan)  # a function of Numba's, which counts where it was found
+    windows._observe = fresh  # noqa: SLF001
+    _run_kernels(windows)
+    return bool(sum(fresh.stats.cache_hits.values()))
 
 
 def _run_kernels(windows: "Windows") -> None:

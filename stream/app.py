@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from confluent_kafka import Consumer, Producer
 
+from state.compile_process import compile_beside
 from state.features import FeatureSet, StateSpec
 from state.memory_store import MemoryStore
 from state.redis_store import RedisStore
@@ -133,7 +134,11 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
 def _warm_windows(spec: StateSpec, feature_set: FeatureSet) -> None:
     started = time.monotonic()
     warm(spec, feature_set)
-    if (secs := time.monotonic() - started) > WORTH_A_WORD_SECS:
+    _tell_if_long(time.monotonic() - started)
+
+
+def _tell_if_long(secs: float) -> None:
+    if secs > WORTH_A_WORD_SECS:
         log.info("compiled the window kernels for this feature set in %.0f s; the next start finds them", secs)
 
 
@@ -228,8 +233,8 @@ class _Models:
         self._around = around
         self._logs: dict[str, FeatureLog] = {}  # one a feature set, as it remembers what the broker found too large
 
-    def model(self, scoring: Scoring, pointer: Pointer) -> Model:
-        """Return the model of a version."""
+    def model(self, scoring: Scoring, pointer: Pointer, no_kernel: str = "") -> Model:
+        """Return the model of a version; no_kernel as in Model."""
         features = scoring.feature_set
         names = scoring.judge.outcome_names
         if features.hash not in self._logs:
@@ -238,21 +243,27 @@ class _Models:
         encoder = DecisionEncoder(names, scoring.model, scoring.engine, features.hash)
         scorer = Scorer(scoring.judge, encoder, self._logs[features.hash], scoring.scored_by())
         make_windows = partial(Windows, self._spec, features)
-        return Model(pointer, scoring.model, scoring.engine, features.hash, scorer, make_windows)
+        return Model(pointer, scoring.model, scoring.engine, features.hash, scorer, make_windows, no_kernel)
 
     def load(self, source: Source, pointer: Pointer) -> Model:
         """Return a promoted version, ready to score. Raises FraudstreamError, ModelError or StateError."""
         scoring = prove(self._settings, source.open(pointer))
         _check_feature_topic(self._settings, scoring.feature_set, self._around)
-        # Compiling holds the interpreter's lock for many seconds, in which nothing would be decided.
-        if not is_warm(self._spec, scoring.feature_set):
-            log.warning(
-                "version %s takes feature set %s, for which this worker started without a kernel: the general one "
-                "computes it to the same bits, about a fifth slower, until the worker is restarted",
-                scoring.model,
-                scoring.feature_set.hash,
-            )
-        return self.model(scoring, pointer)
+        return self.model(scoring, pointer, self._warm(scoring.feature_set))
+
+    def _warm(self, features: FeatureSet) -> str:
+        """Have the windows' kernel for a promoted feature set at hand; return why there is none, or nothing.
+
+        Compiled in a process beside this one: in a thread of this one nothing would be decided for many seconds.
+        """
+        if is_warm(self._spec, features):
+            return ""
+        started = time.monotonic()
+        if failure := compile_beside(self._spec, features):
+            return failure
+        _tell_if_long(time.monotonic() - started)
+        warm(self._spec, features)
+        return ""
 
 
 def _swapper(settings: Settings, observer: Observer, models: _Models, running: Model) -> Swapper:

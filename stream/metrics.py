@@ -85,7 +85,7 @@ class PrometheusObserver(Observer, Collector):
         self._assigned: set[int] = set()
         self._info: dict[str, str] = {}
         self._up = True
-        self._breaker_open = False
+        self._breaker_open = self._general_kernel = False
         self._registry_readable = self._model_current = True
         self._count()
         self._measure()
@@ -238,6 +238,10 @@ class PrometheusObserver(Observer, Collector):
         with self._lock:
             self._swaps.add(value="refused")
 
+    def window_kernel(self, *, feature_set: str, failure: str) -> None:
+        with self._lock:
+            self._general_kernel = bool(failure)
+
     def followed(self, *, failure: str, is_current: bool) -> None:
         with self._lock:
             self._registry_readable, self._model_current = not failure, is_current
@@ -278,6 +282,11 @@ class PrometheusObserver(Observer, Collector):
                 self._model_current,
             ),
             ("registry_readable", "0 while the registry directory cannot be read, else 1.", self._registry_readable),
+            (
+                "general_kernel",
+                "1 while windows run on the general kernel because their own could not be compiled, else 0.",
+                self._general_kernel,
+            ),
             ("store_breaker_open", "1 while the store does not answer, else 0.", self._breaker_open),
         ):
             yield GaugeMetricFamily(f"fraudstream_{name}", about, float(value))

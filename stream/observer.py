@@ -173,6 +173,9 @@ class Observer:
     def swap_refused(self, version: str, running: str, sentence: str) -> None:
         """A promoted version cannot be used, and the one that is running stays."""
 
+    def window_kernel(self, *, feature_set: str, failure: str) -> None:
+        """Tell why windows of this feature set run on the general kernel since a swap; empty with one of their own."""
+
     def followed(self, *, failure: str, is_current: bool) -> None:
         """Tell why the registry cannot be read, empty where it can, and whether it names the model that scores."""
 

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from models.bundle import open_bundle
 from models.errors import ModelError
+from models.manifest import OUT_OF_FOLD
 from state.features import default_feature_set
 from state.windows import warm
 from stream.app import compose
@@ -128,7 +129,7 @@ def _model(console: Console, var: Path, seed: int) -> Path:
         _say(
             console,
             f"trained model {bundle.version} on {EVENTS:,} simulated payments in {time.monotonic() - started:.0f} s "
-            f"(average precision {bundle.metrics['average_precision']:.2f} on payments it had not seen)",
+            f"(average precision {bundle.metrics[OUT_OF_FOLD + 'average_precision']:.2f} on payments it had not seen)",
         )
     else:
         _say(console, f"model {version}, trained by an earlier demo, from {directory}")

@@ -275,7 +275,11 @@ class GateSettings(Struct, frozen=True, kw_only=True):
         64 << 20
     )
     max_false_positive_ratio: Annotated[
-        float, Meta(ge=1, description="How many times as often a country's or channel's honest events may be held")
+        float,
+        Meta(
+            ge=1,
+            description="How many times as often a country's or channel's honest events may be held, beyond chance",
+        ),
     ] = 3.0
     max_amount_false_positive_ratio: Annotated[
         float, Meta(ge=1, description="The same for a quarter of the amounts, whose risk differs by nature")
@@ -284,10 +288,10 @@ class GateSettings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, description="Fewest honest events of a segment that is judged; smaller ones are named")
     ] = 500
     min_missing_share: Annotated[
-        float, Meta(ge=0, le=1, description="Least share of average precision left when a feature or field is missing")
+        float, Meta(ge=0, le=1, description="Least share of average precision left when a field is missing")
     ] = 0.5
     min_noise_share: Annotated[
-        float, Meta(ge=0, le=1, description="Least share of average precision left with 1 % noise on every feature")
+        float, Meta(ge=0, le=1, description="Least share of average precision left with 1 % noise on the amount")
     ] = 0.9
 
 

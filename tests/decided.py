@@ -12,7 +12,6 @@ from models.ensemble import load_engine
 from models.meta import MetaModel
 from models.policy import Thresholds
 from models.reasons import Explainer
-from models.sentences import Sentence
 from models.train import train
 from state.events import Events
 from state.features import default_feature_set
@@ -21,6 +20,7 @@ from stream.decoded import Decoded, pack_texts
 from stream.feature_log import FeatureLog
 from stream.judge import EnsembleJudge
 from stream.murmur2 import partition_of
+from stream.training import sentences_of
 
 START_MS = 1_750_000_000_000
 METAS = (MetaModel(-1.0, 0.5, 0.5), MetaModel(-0.5, 0.8, 0.3), MetaModel(0.0, 0.2, 0.9), MetaModel(0.3, 0.4, 0.4))
@@ -39,7 +39,7 @@ def write_versions(directory: Path, names: Sequence[str], rounds: int = 10) -> l
             replace(trained, meta=meta),
             feature_set=features.source,
             feature_set_hash=features.hash,
-            sentences={f.name: Sentence(f.text, f.text_zero, f.text_nan) for f in features.features},
+            sentences=sentences_of(features),
             lineage={},
             version=name,
         )

@@ -429,6 +429,15 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
             " the reference, while neither is. Those of other figures widen alike",
         ),
     ] = 0.5
+    # A Sunday without any drift stood at 0.21 over the whole day (docs/drift.md).
+    day_psi: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Bound in place of psi where a whole rhythm is compared with the reference: a Sunday is unlike"
+            " days of all kinds",
+        ),
+    ] = 0.3
     missing: Annotated[
         float, Meta(gt=0, le=1, description="Change in the share of missing values from which a feature is broken")
     ] = 0.05
@@ -479,8 +488,10 @@ class MonitorSettings(Struct, frozen=True, kw_only=True):
     read_back: Annotated[
         Duration,
         about(
-            "How far back telemetry is read again at a start: longer than drift.epoch, drift.rhythm, two of"
-            " drift.window and three of drift.adversarial_every together"
+            "How far back telemetry is read again at a start: longer than all that drift looks back together, which is"
+            " drift.epoch and drift.rhythm, or drift.longer_rhythm where that is more; two of drift.window; and one"
+            " more with twice drift.persistence times drift.every, or three of drift.adversarial_every where that is"
+            " more"
         ),
     ] = Duration(54 * 3_600_000)
 

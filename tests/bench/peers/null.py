@@ -1,0 +1,24 @@
+"""The null pipeline: what the transport alone costs, with our clients, delivery and batches."""
+
+import json
+import sys
+
+from contender import Contender, Delivery, Job
+from kafka_server import ROOT
+
+SCRIPT = ROOT / "tests" / "bench" / "null_pipeline.py"
+
+
+def null(delivery: Delivery) -> Contender:
+    """Return the null pipeline."""
+
+    def command(job: Job) -> list[str]:
+        told = {
+            "kafka.bootstrap_servers": job.bootstrap,
+            "kafka.group": job.group,
+            "kafka.delivery": job.delivery,
+            **job.line().settings(),
+        }
+        return [sys.executable, str(SCRIPT), json.dumps(told), str(job.decision_bytes), str(job.row_bytes)]
+
+    return Contender("null", delivery, command)

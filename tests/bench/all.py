@@ -24,10 +24,13 @@ import joiner
 import latency
 import memory
 import monitor
+import open_loop
 import peers
 import reasons
 import recovery
+import scaling
 import scene
+import stages
 import swap
 import telemetry
 import throughput
@@ -38,6 +41,9 @@ RESULTS = scene.KEPT / "results"
 
 PARTS: dict[str, Callable[[], Iterable[tuple[Any, ...]]]] = {
     "peers": peers.table,
+    "stages": stages.table,
+    "open_loop": open_loop.table,
+    "scaling": scaling.table,
     "engines": engines.table,
     "gpu": gpu.table,
     "explain": explain.table,

@@ -80,7 +80,7 @@ class Watched:
     """A contender's processes, and how much CPU they and the servers had used at each moment."""
 
     def __init__(self, contender: Contender, job: Job, servers: Sequence[psutil.Process]) -> None:
-        self.contender = contender
+        self.contender, self.job = contender, job
         self._log = Path(job.folder, "output.log").open("w+b")  # noqa: SIM115 (lives as long as the processes)
         environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TMPDIR": job.folder, **contender.environ}
         command = [*contender.command(job)]

@@ -9,8 +9,8 @@ from kafka_server import ROOT
 SCRIPT = ROOT / "tests" / "bench" / "null_pipeline.py"
 
 
-def null(delivery: Delivery) -> Contender:
-    """Return the null pipeline."""
+def null(delivery: Delivery, **more: object) -> Contender:
+    """Return the null pipeline; more: settings by dotted key."""
 
     def command(job: Job) -> list[str]:
         told = {
@@ -18,6 +18,7 @@ def null(delivery: Delivery) -> Contender:
             "kafka.group": job.group,
             "kafka.delivery": job.delivery,
             **job.line().settings(),
+            **more,
         }
         return [sys.executable, str(SCRIPT), json.dumps(told), str(job.decision_bytes), str(job.row_bytes)]
 

@@ -7,29 +7,34 @@ from pathlib import Path
 from contender import Contender, Delivery, Job
 from kafka_server import ROOT
 
-STORES = ("redis", "sqlite", "memory")
+
+def settings_of(job: Job, store: str = "redis", *, silent: bool = False) -> dict[str, object]:
+    """Return the worker's settings by dotted key: the defaults but for where things are."""
+    return {
+        "kafka.bootstrap_servers": job.bootstrap,
+        "kafka.group": job.group,
+        "kafka.delivery": job.delivery,
+        "model.bundle": job.silent if silent else job.bundle,
+        "metrics.enabled": False,
+        "store.kind": store,
+        "store.url": job.redis,
+        "store.path": str(Path(job.folder, "state.sqlite")),
+        **job.line().settings(),
+    }
 
 
 def ours(
-    name: str = "ours", delivery: Delivery = "exactly_once", *, store: str = "redis", **settings: object
+    name: str = "ours",
+    delivery: Delivery = "exactly_once",
+    *,
+    store: str = "redis",
+    silent: bool = False,
+    **more: object,
 ) -> Contender:
-    """Return a worker; settings by dotted key, with __ for the dot."""
-    more = {key.replace("__", "."): value for key, value in settings.items()}
-    silent = more.pop("silent", False)
+    """Return a worker; more: settings by dotted key. silent: nothing is held, so nothing explained."""
 
     def command(job: Job) -> list[str]:
-        told = {
-            "kafka.bootstrap_servers": job.bootstrap,
-            "kafka.group": job.group,
-            "kafka.delivery": job.delivery,
-            "model.bundle": job.silent if silent else job.bundle,
-            "metrics.enabled": False,
-            "store.kind": store,
-            "store.url": job.redis,
-            "store.path": str(Path(job.folder, "state.sqlite")),
-            **job.line().settings(),
-            **more,
-        }
+        told = settings_of(job, store, silent=silent) | more
         return [sys.executable, str(ROOT / "tests" / "line_process.py"), json.dumps(told)]
 
     return Contender(name, delivery, command)
@@ -42,8 +47,8 @@ def variants() -> list[Contender]:
         ours("ours", "at_least_once"),
         ours("ours, sqlite", store="sqlite"),
         ours("ours, memory", store="memory"),
-        ours("ours, no telemetry", telemetry__enabled=False, telemetry__segment=""),
-        ours("ours, no feature log", topics__features=""),
+        ours("ours, no telemetry", **{"telemetry.enabled": False, "telemetry.segment": ""}),
+        ours("ours, no feature log", **{"topics.features": ""}),
         ours("ours, no reasons", silent=True),
-        ours("ours, engine onnx", model__engine="onnx"),
+        ours("ours, engine onnx", **{"model.engine": "onnx"}),
     ]

@@ -31,6 +31,7 @@ TOLERANCE = 1e-5  # of a score, a probability, from ours
 STARTING_SECS, STALLED_SECS = 300.0, 90.0  # without a first or one more decision: it will not come
 SETTLED_SECS = 0.5
 PARTITIONS = 4
+WRITTEN = (297, 130)  # bytes of a decision and of a row of the feature log, until ours have been seen
 CLOSING = "closing-"
 
 
@@ -65,13 +66,22 @@ class Ring:
         self._servers = [psutil.Process(pid) for pid in servers]
         self._warm = warm
         self._totals = {slow: warm + count for slow, count in measured.items()}
-        self.written = (330, 130)  # bytes of a decision and of a row of the feature log, until ours have been seen
+        self.written = WRITTEN
 
     def run(self, contender: Contender, *, partitions: int = PARTITIONS) -> Measured:
         """Race one contender once. Raises Wrong."""
         # Step 1
         folder = tempfile.mkdtemp(prefix="fraudstream-race-")
-        job = self._job(contender, folder, partitions)
+        job = new_job(
+            contender,
+            self.topics,
+            self._redis,
+            self.scene,
+            folder,
+            total=self._totals[contender.slow],
+            partitions=partitions,
+            written=self.written,
+        )
         try:
             self._fill(job, 0, self._warm, closed=contender.closed)
             # Step 2
@@ -91,27 +101,6 @@ class Ring:
             shutil.rmtree(folder, ignore_errors=True)
             for topic in (job.source, job.decisions, job.dead_letters, job.features, job.telemetry):
                 self.topics.delete(topic)
-
-    def _job(self, contender: Contender, folder: str, partitions: int) -> Job:
-        decisions = self.topics.create("decisions", partitions, {"message.timestamp.type": "LogAppendTime"})
-        return Job(
-            bootstrap=self.topics.bootstrap,
-            redis=self._redis,
-            source=self.topics.create("transactions", partitions),
-            decisions=decisions,
-            dead_letters=self.topics.create("dlq", partitions, {"max.message.bytes": "2000000"}),
-            features=self.topics.create("features", partitions),
-            telemetry=self.topics.create("telemetry", 1),
-            group=f"race-{decisions}",
-            bundle=str(self.scene.bundle),
-            silent=str(self.scene.silent),
-            folder=folder,
-            delivery=contender.delivery,
-            total=self._totals[contender.slow],
-            partitions=partitions,
-            decision_bytes=self.written[0],
-            row_bytes=self.written[1],
-        )
 
     def _fill(self, job: Job, first: int, end: int, *, closed: bool) -> None:
         """Write a part of the scene, keyed as Java's producer keys, each record stamped with its payment's time."""
@@ -189,6 +178,39 @@ class Ring:
             worst = int(np.argmax(np.nan_to_num(away, nan=np.inf)))
             count = int((~(away <= TOLERANCE)).sum())
             raise Wrong(f"{count:,} scores differ, most {decisions[worst]['transaction_id']} by {away[worst]:.2g}")
+
+
+def new_job(
+    contender: Contender,
+    topics: Topics,
+    redis_url: str,
+    scene: Scene,
+    folder: str,
+    *,
+    total: int = 0,
+    partitions: int = PARTITIONS,
+    written: tuple[int, int] = WRITTEN,
+) -> Job:
+    """Return what a contender is told, its topics created. written: bytes of a decision, of a row of features."""
+    decisions = topics.create("decisions", partitions, {"message.timestamp.type": "LogAppendTime"})
+    return Job(
+        bootstrap=topics.bootstrap,
+        redis=redis_url,
+        source=topics.create("transactions", partitions),
+        decisions=decisions,
+        dead_letters=topics.create("dlq", partitions, {"max.message.bytes": "2000000"}),
+        features=topics.create("features", partitions),
+        telemetry=topics.create("telemetry", 1),
+        group=f"race-{decisions}",
+        bundle=str(scene.bundle),
+        silent=str(scene.silent),
+        folder=folder,
+        delivery=contender.delivery,
+        total=total,
+        partitions=partitions,
+        decision_bytes=written[0],
+        row_bytes=written[1],
+    )
 
 
 def _check_null(records: Sequence, total: int) -> None:

@@ -21,6 +21,9 @@ from line_output import LineTopics
 SAMPLE_SECS = 0.02
 FAMILY_SECS = 0.5  # how often new children are looked for
 END_SECS = 20.0
+# Of processes that import the project's own modules.
+_PATHS = (ROOT, ROOT / "tests", ROOT / "tests/bench", ROOT / "tests/bench/peers")
+OWN = {"PYTHONPATH": os.pathsep.join(map(str, _PATHS))}
 
 Delivery = Literal["exactly_once", "at_least_once"]
 
@@ -82,7 +85,7 @@ class Watched:
     def __init__(self, contender: Contender, job: Job, servers: Sequence[psutil.Process]) -> None:
         self.contender, self.job = contender, job
         self._log = Path(job.folder, "output.log").open("w+b")  # noqa: SIM115 (lives as long as the processes)
-        environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TMPDIR": job.folder, **contender.environ}
+        environ = {**os.environ, "PYTHONPATH": "", "TMPDIR": job.folder, **contender.environ}
         command = [*contender.command(job)]
         self._roots = [
             subprocess.Popen(

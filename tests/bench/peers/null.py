@@ -3,7 +3,7 @@
 import json
 import sys
 
-from contender import Contender, Delivery, Job
+from contender import OWN, Contender, Delivery, Job
 from kafka_server import ROOT
 
 SCRIPT = ROOT / "tests" / "bench" / "null_pipeline.py"
@@ -22,4 +22,4 @@ def null(delivery: Delivery, **more: object) -> Contender:
         }
         return [sys.executable, str(SCRIPT), json.dumps(told), str(job.decision_bytes), str(job.row_bytes)]
 
-    return Contender("null", delivery, command)
+    return Contender("null", delivery, command, environ=OWN)

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from contender import Contender, Delivery, Job
+from contender import OWN, Contender, Delivery, Job
 from kafka_server import ROOT
 
 
@@ -37,7 +37,7 @@ def ours(
         told = settings_of(job, store, silent=silent) | more
         return [sys.executable, str(ROOT / "tests" / "line_process.py"), json.dumps(told)]
 
-    return Contender(name, delivery, command)
+    return Contender(name, delivery, command, environ=OWN)
 
 
 def variants() -> list[Contender]:

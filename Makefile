@@ -1,6 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. The rest is for who works on the project.
 PYTHON ?= python3
 VENV   ?= .venv
+SEED   ?= 20260101
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
@@ -12,7 +13,7 @@ help:
 	@echo "make test   lint, type-check and run every test"
 	@echo "make bench  measure ours beside the peers (hours; PART=\"peers latency\" for some of it, COMPARE=an earlier run's JSON)"
 	@echo "make bench-quick  ours, the null pipeline and the batched loop by hand, in under three minutes"
-	@echo "make chaos  the crash test at length: 100 kills, 1,000,000 events (about six minutes)"
+	@echo "make chaos  a storm at length over 1,000,000 events, and 1,000,000 fuzzed inputs (SEED=... for another)"
 	@echo "make lock   resolve the pinned versions anew"
 	@echo "make clean  remove the environment and caches"
 
@@ -48,7 +49,8 @@ bench-quick: $(READY)
 	$(BENCH) --quick $(if $(COMPARE),--compare $(COMPARE))
 
 chaos: $(READY)
-	$(BIN)/python -m pytest --timeout 3600 --chaos-kills 100 --chaos-events 1000000 tests/stream/test_crash.py
+	$(BIN)/python -m pytest --timeout 7200 --chaos --chaos-seed $(SEED) --fuzzed 1000000 \
+	  tests/stream/test_chaos.py tests/stream/test_full_disk.py tests/stream/test_fuzz.py tests/stream/test_transaction_columns.py
 
 # uv resolves for every supported Python at once; only hashes and versions are kept, no addresses.
 COMPILE := pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header

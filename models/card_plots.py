@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.card import Judged, Segment, reliability, segments
+from models.folds import DAY_MS
 from models.policy import Thresholds
 from models.svg import svg
 
@@ -27,7 +28,7 @@ def card_plots(judged: Judged, thresholds: Thresholds, days: Sequence[tuple[int,
 
 def _data(figure: Any, days: Sequence[tuple[int, int, int]]) -> None:
     start = days[0][0]
-    x = [(at - start) / 86_400_000 for at, _, _ in days]
+    x = [(at - start) / DAY_MS for at, _, _ in days]
     volume, share = figure.subplots(2, 1, sharex=True)
     volume.step(x, [events for _, events, _ in days], where="mid")
     volume.set_ylabel("events a day")

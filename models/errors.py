@@ -3,6 +3,7 @@
 ModelError
 ├── BundleError     a bundle that cannot be written or trusted: train it or copy it again
 ├── EngineError     a sound model of a form that one engine does not take: choose another
+├── NoCudaError     an engine that needs a GPU, on a machine without: choose another, or another machine
 ├── EvaluationError a sample that no figure can be computed on: the sentence says what to change
 └── TrainingError   a history that cannot be learned from: the sentence says what to change
 """
@@ -18,6 +19,10 @@ class BundleError(ModelError):
 
 class EngineError(ModelError):
     """The engine cannot take this model, though another can."""
+
+
+class NoCudaError(ModelError):
+    """The engine runs on CUDA, which this machine has not."""
 
 
 class EvaluationError(ModelError):

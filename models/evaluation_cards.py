@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-DAY_MS = 86_400_000
+from models.folds import DAY_MS
+
 CARDS_A_DAY = 100
 
 #: How many cards, in multiples of k, are looked at before it is worth looking at more.

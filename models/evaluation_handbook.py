@@ -15,13 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.boosting import FITTERS, Parameters
 from models.bootstrap import RESAMPLES, Estimate, intervals
 from models.errors import EvaluationError
 from models.evaluation import ModelFigures
-from models.evaluation_cards import CARDS_A_DAY, DAY_MS, CardPrecision
+from models.evaluation_cards import CARDS_A_DAY, CardPrecision
 from models.evaluation_ranking import Ranking
-from models.forest import parse_lightgbm, parse_xgboost
-from models.forest_engine import ForestEngine
+from models.folds import DAY_MS
+from models.history import Part
 from models.rivals import fit_logistic_regression, fit_random_forest
 from models.train import DEFAULT_THREADS, train
 
@@ -173,7 +174,10 @@ def _ensemble(
     seed: int,
     threads: int,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the scores of the default ensemble and of its base models, as `train` makes them from the same days."""
+    """Return the scores of the default ensemble and of its base models.
+
+    The weights of the two come from folds within the days given, as `train` finds them; then both learn from all days.
+    """
     trained = train(
         history.features[learned],
         history.labels[learned],
@@ -182,9 +186,17 @@ def _ensemble(
         seed=seed,
         threads=threads,
     )
-    engine = ForestEngine(parse_xgboost(trained.xgboost), parse_lightgbm(trained.lightgbm), trained.meta)
-    margins = engine.margins(judged)
+    # `train` keeps the week's last days from its models; the rivals learned from them too.
+    week = Part(history.features[learned], history.labels[learned])
+    unknown = Part(judged, np.zeros(len(judged), np.int8))
+    margins = np.column_stack([_fitted(library, trained.parameters[library], week, unknown) for library in FITTERS])
     return {"ensemble": trained.meta.log_odds(margins), "XGBoost": margins[:, 0], "LightGBM": margins[:, 1]}
+
+
+def _fitted(library: str, recorded: Parameters, week: Part, judged: Part) -> npt.NDArray[np.float64]:
+    """Return the margins float64[n] of what is judged, by the library as it was trained, but on the whole week."""
+    own = {name: value for name, value in recorded.items() if name not in ("version", "rounds")}
+    return FITTERS[library](week, judged, own, recorded["rounds"]).margins
 
 
 def _figures(

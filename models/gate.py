@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,6 +13,9 @@ from models.ensemble import OnnxEngine, forest_engine
 from models.errors import EngineError
 from models.forest_engine import ForestEngine
 from models.policy import DECLINE
+
+#: Standard errors on either side that hold 95 % of a normal distribution.
+NORMAL_95 = 1.96
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -115,11 +119,19 @@ class Scorer:
 
     def log_odds(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return float64[n] of x float32[n, k]."""
-        return self._bundle.meta.log_odds(self._engine.margins(np.ascontiguousarray(x)))
+        return self._bundle.meta.log_odds(self.margins(x))
+
+    def margins(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.floating[Any]]:
+        """Return the base models' log-odds [n, 2] of x float32[n, k]."""
+        return self._engine.margins(np.ascontiguousarray(x))
+
+    def scores(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return float32[n] of x float32[n, k]."""
+        return self._engine.score(np.ascontiguousarray(x))
 
     def judge(self, x: npt.NDArray[np.float32]) -> Scored:
         """Return log-odds and outcomes of x float32[n, k]."""
-        outcomes = self._bundle.thresholds.decide(self._engine.score(np.ascontiguousarray(x)))
+        outcomes = self._bundle.thresholds.decide(self.scores(x))
         return Scored(self.log_odds(x), outcomes > 0, outcomes == DECLINE)
 
 

@@ -9,6 +9,7 @@ which even one tree went wrong has another sum, but for a chance below 2⁻³⁰
 in two runs, one for each of its paths.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ import xgboost
 
 from models.bundle import Bundle
 from models.ensemble import OnnxEngine, forest_engine
-from models.errors import EngineError
+from models.errors import EngineError, NoCudaError
 from models.forest import Forest, parse_lightgbm, parse_xgboost
 from models.forest_engine import ForestMargins
 from models.gate import Gate
@@ -73,15 +74,24 @@ def parity_gates(bundle: Bundle, x: npt.NDArray[np.float32], engine: str = "auto
 
 def _tensors(bundle: Bundle, forests: tuple[Forest, Forest], rows: npt.NDArray[np.float32]) -> list[Gate]:
     """Compare the graph that the engine gpu runs with onnx."""
-    provider = CUDA if CUDA in onnxruntime.get_available_providers() else CPU
-    tensors, onnx = TensorEngine(*forests, bundle.meta, provider=provider), OnnxEngine(bundle)
+    tensors, where = _tensor_engine(bundle, forests)
+    onnx = OnnxEngine(bundle)
     apart = np.abs(bundle.meta.log_odds(tensors.margins(rows)) - bundle.meta.log_odds(onnx.margins(rows)))
     differ = np.abs(tensors.score(rows).astype(np.float64) - onnx.score(rows).astype(np.float64))
-    note = f"tensor graph against onnx, on {'CUDA' if provider == CUDA else 'the CPU, for there is no CUDA here'}"
+    note = f"tensor graph against onnx, on {where}"
     return [
         Gate(name="engine gpu's log-odds apart", value=_most(apart), at_most=MAX_LOG_ODDS_APART, note=note),
         Gate(name="engine gpu's scores apart", value=_most(differ), at_most=MAX_SCORE_APART, note=note),
     ]
+
+
+def _tensor_engine(bundle: Bundle, forests: tuple[Forest, Forest]) -> tuple[TensorEngine, str]:
+    """Return the graph on CUDA where that is, else on the CPU, and which of the two it is."""
+    # Asked first, so that no graph is built in vain.
+    if CUDA in onnxruntime.get_available_providers():
+        with suppress(NoCudaError):
+            return TensorEngine(*forests, bundle.meta, provider=CUDA), "CUDA"
+    return TensorEngine(*forests, bundle.meta, provider=CPU), "the CPU, for there is no CUDA here"
 
 
 def _engines(bundle: Bundle, rows: npt.NDArray[np.float32]) -> list[Gate]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bootstrap import paired_bootstrap
-from models.gate import Bounds, Gate, Scored
+from models.gate import NORMAL_95, Bounds, Gate, Scored
 from models.metrics import average_precision
 
 SEED = 20_250_101
@@ -141,7 +141,7 @@ def calibration_gates(
     rival = _brier(champion.chances, labels) if champion else _brier(np.full(len(labels), labels.mean()), labels)
     whose, most = ("the champion's", bounds.max_brier_ratio) if champion else ("a constant's", 1.0)
     frauds = int(labels.sum())
-    error = float(np.exp(1.96 / np.sqrt(frauds)))
+    error = float(np.exp(NORMAL_95 / np.sqrt(frauds)))
     ratio = float(own.chances.sum()) / frauds
     return [
         Gate(

@@ -1,10 +1,12 @@
-"""Gates on robustness: what is left of the ranking when a feature, or a whole field, is missing, or a little wrong.
+"""Gates on robustness: what is left of the ranking when a field is missing, or the amount a little wrong.
 
-Each figure is a share of the average precision on the undisturbed rows. A model that rests on one feature alone fails:
-the day its source is down, it is blind.
+Each figure is a share of the average precision on the undisturbed rows. What is disturbed is what may come, a payment,
+and not what is made of it: a row that the windows never make proves nothing. A model that rests on one field alone
+fails: the day its source is down, it is blind.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,59 +16,58 @@ from models.metrics import average_precision
 
 SEED = 20_250_102
 NOISE = 0.01
-# More rows make the shares no truer, only slower to compute: each feature is one more scoring of all of them.
+# More rows make the shares no truer, only slower to compute: each disturbance is one more scoring of all of them.
 MAX_ROWS = 30_000
 
-LogOdds = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+Matrix = npt.NDArray[np.float32]
+Amounts = npt.NDArray[np.int64]
+LogOdds = Callable[[Matrix], npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbances:
+    """What the windows make of payments that come otherwise, as functions of features float32[n, k].
+
+    missing: by what the payments then lack. amounts: also given the amounts int64[n] (minor units) before and after.
+    """
+
+    missing: Mapping[str, Callable[[Matrix], Matrix]]
+    amounts: Callable[[Matrix, Amounts, Amounts], Matrix]
 
 
 def robustness_gates(
-    x: npt.NDArray[np.float32],
+    x: Matrix,
     labels: npt.NDArray[np.int8],
+    amounts: Amounts,
     log_odds: LogOdds,
-    names: Sequence[str],
-    fields: Mapping[str, Sequence[str]],
+    disturbances: Disturbances,
     bounds: Bounds,
 ) -> list[Gate]:
-    """Return the gates for x float32[n, k], labels int8[n], feature names [k] and the features that read each field.
-
-    Both classes must occur.
-    """
+    """Return the gates for x float32[n, k], labels int8[n] and amounts int64[n]; both classes must occur."""
     rng = np.random.default_rng(SEED)
-    x, labels = _some(x, labels, rng)
+    rows = _some(labels, rng)
+    x, labels, amounts = x[rows], labels[rows], amounts[rows]
     whole = average_precision(log_odds(x), labels)
-    place = {name: column for column, name in enumerate(names)}
 
-    def left(columns: Sequence[int]) -> float:
-        gone = x.copy()
-        gone[:, columns] = np.nan
-        return average_precision(log_odds(gone), labels) / whole
+    def left(disturbed: Matrix) -> float:
+        return average_precision(log_odds(disturbed), labels) / whole
 
-    features = {name: left([column]) for name, column in place.items()}
-    groups = {field: left([place[name] for name in read]) for field, read in fields.items()}
-    noisy = x * (1.0 + NOISE * rng.standard_normal(x.shape, np.float32))
-    gates = [_worst("one feature missing", features, bounds.min_missing_share)]
-    if groups:
-        gates.append(_worst("one field missing", groups, bounds.min_missing_share))
-    share = average_precision(log_odds(noisy.astype(np.float32)), labels) / whole
-    gates.append(Gate(name=f"precision left with {NOISE:.0%} noise", value=share, at_least=bounds.min_noise_share))
-    return gates
+    gates = []
+    shares = {lacking: left(disturb(x)) for lacking, disturb in disturbances.missing.items()}
+    if shares:
+        worst = min(shares, key=lambda lacking: shares[lacking])
+        note, least = f"lowest: {worst}", bounds.min_missing_share
+        gates.append(Gate(name="precision left with a field missing", value=shares[worst], at_least=least, note=note))
+    noisy = np.round(amounts * (1.0 + NOISE * rng.standard_normal(len(amounts)))).astype(np.int64)
+    share = left(disturbances.amounts(x, amounts, noisy))
+    name = f"precision left with {NOISE:.0%} noise on the amount"
+    return [*gates, Gate(name=name, value=share, at_least=bounds.min_noise_share)]
 
 
-def _worst(what: str, shares: Mapping[str, float], least: float) -> Gate:
-    worst = min(shares, key=lambda name: shares[name])
-    return Gate(name=f"precision left with {what}", value=shares[worst], at_least=least, note=f"lowest: {worst}")
-
-
-def _some(
-    x: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int8],
-    rng: np.random.Generator,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
-    """Keep every fraud, and honest events up to MAX_ROWS in all."""
+def _some(labels: npt.NDArray[np.int8], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return the rows of every fraud, and of honest events up to MAX_ROWS in all."""
     honest = np.flatnonzero(labels == 0)
     room = max(1, MAX_ROWS - int((labels == 1).sum()))
     if len(honest) <= room:
-        return x, labels
-    rows = np.sort(np.concatenate([np.flatnonzero(labels == 1), rng.choice(honest, room, replace=False)]))
-    return x[rows], labels[rows]
+        return np.arange(len(labels))
+    return np.sort(np.concatenate([np.flatnonzero(labels == 1), rng.choice(honest, room, replace=False)]))

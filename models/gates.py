@@ -7,24 +7,25 @@
 | parity      | `models.gate_parity`     | the libraries' own leaves; engines alike                         |
 | cost        | `models.gate_cost`       | a batch's time, the memory taken                                 |
 | segments    | `models.gate_segments`   | nobody's honest payments are held much more often than others'   |
-| robustness  | `models.gate_robustness` | a missing or noisy feature does not blind it                     |
+| robustness  | `models.gate_robustness` | a missing field or noise on the amount does not blind it         |
 
 Whether the running state keeps what the features read is the stream's to say, which adds that row.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle
-from models.errors import ModelError
+from models.ensemble import load_engine
+from models.errors import ModelError, NoCudaError
 from models.gate import Bounds, Gate, Scored, Scorer
-from models.gate_cost import cost_gates, measure
-from models.gate_parity import parity_gates
+from models.gate_cost import cost_gates, drawn, measure, unmeasured
+from models.gate_parity import GPU, parity_gates
 from models.gate_quality import calibration_gates, quality_gates
-from models.gate_robustness import robustness_gates
+from models.gate_robustness import Disturbances, robustness_gates
 from models.gate_segments import segment_gates
 from models.holdout import Holdout
 
@@ -43,14 +44,14 @@ def run_gates(
     champion: Champion | None,
     bounds: Bounds,
     *,
-    fields: Mapping[str, Sequence[str]],
+    disturbances: Disturbances,
     engine: str = "auto",
     tell: Callable[[str], object] = lambda _: None,
 ) -> list[Gate]:
     """Return every gate's row, failed ones too; nothing is skipped because an earlier one failed.
 
-    `holdout` holds the candidate's features, `fields` the features that read each kept field, `engine` is what the
-    workers will choose. Gates that need both classes are rows without a value where the holdout has one alone.
+    `holdout` holds the candidate's features, `disturbances` says what becomes of them, `engine` is what the workers
+    will choose. Gates that need both classes are rows without a value where the holdout has one alone.
     Raises ModelError where the candidate cannot be loaded.
     """
     labels = np.asarray(holdout.labels, np.int8)
@@ -76,13 +77,13 @@ def run_gates(
         rival = Scorer(champion.bundle).judge(champion.features) if champion else None
         gates += _judged(labels, holdout, own, rival, bounds)
         tell("robustness")
-        gates += robustness_gates(x, labels, scorer.log_odds, candidate.feature_names, fields, bounds)
+        gates += robustness_gates(x, labels, holdout.amount_minor, scorer.log_odds, disturbances, bounds)
     else:
         gates.append(Gate(name="honest events in the holdout", value=float(honest), at_least=1.0))
     tell("parity")
     gates += parity_gates(candidate, x, engine)
     tell("time and memory")
-    return gates + cost_gates(measure(candidate.directory, engine, bounds.batch), bounds)
+    return gates + _cost_gates(candidate, x, engine, bounds)
 
 
 def _judged(
@@ -98,3 +99,12 @@ def _judged(
         *calibration_gates(labels, own, rival, bounds),
         *segment_gates(holdout, own.held, bounds),
     ]
+
+
+def _cost_gates(candidate: Bundle, x: npt.NDArray[np.float32], engine: str, bounds: Bounds) -> list[Gate]:
+    if engine == GPU:
+        try:
+            load_engine(candidate, engine)
+        except NoCudaError:
+            return unmeasured(engine, bounds)
+    return cost_gates(measure(candidate.directory, engine, drawn(x, bounds.batch)), bounds)

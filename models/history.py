@@ -46,7 +46,7 @@ def sort_history(
 ) -> History:
     """Check a history in any order of time and sort it, ties as given. Raises TrainingError with what to change."""
     _check_shapes(features, labels, event_times_ms, feature_names)
-    fraud = _check_labels(labels)
+    fraud = check_labels(labels)
     _check_features(features, feature_names)
     order = np.argsort(event_times_ms, kind="stable")
     if (order == np.arange(len(order))).all():
@@ -99,7 +99,8 @@ def _check_shapes(
         raise TrainingError("The history is empty; give one with labelled events.")
 
 
-def _check_labels(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.int8]:
+def check_labels(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.int8]:
+    """Return labels [n] as int8. Raises TrainingError unless each is 0 or 1 and both occur."""
     wrong = ~np.isin(labels, (0, 1))
     if wrong.any():
         row = int(np.argmax(wrong))

@@ -1,7 +1,11 @@
 """How well scores rank frauds. Ties are one step of the curve, so an order among equal scores never helps."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+from models.policy import Thresholds
 
 
 def auc_roc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.int8]) -> float:
@@ -28,7 +32,9 @@ def _counts_by_score(
     return frauds, np.bincount(place, minlength=len(distinct)) - frauds
 
 
-def at_threshold(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.int8], threshold: float) -> dict[str, float]:
+def at_threshold(
+    scores: npt.NDArray[np.floating], labels: npt.NDArray[np.int8], threshold: np.floating[Any] | float
+) -> dict[str, float]:
     """Return the share of events from a threshold on, their precision (0 if none) and the share of frauds caught."""
     seen = scores >= threshold
     caught = float(labels[seen].sum())
@@ -37,3 +43,22 @@ def at_threshold(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.int8],
         "precision": caught / max(float(seen.sum()), 1.0),
         "recall": caught / float(labels.sum()),
     }
+
+
+def figures(
+    scores: npt.NDArray[np.float32],
+    margins: npt.NDArray[np.floating[Any]],
+    labels: npt.NDArray[np.int8],
+    thresholds: Thresholds,
+) -> dict[str, float]:
+    """Return the ensemble's figures by name, with those of the base models' own margins [n, 2], and at the thresholds.
+
+    Takes scores float32[n] and labels int8[n]; both classes must occur.
+    """
+    found = {"events": float(len(labels)), "frauds": float(labels.sum())}
+    for name, ranking in (("", scores), ("xgboost_", margins[:, 0]), ("lightgbm_", margins[:, 1])):
+        found[f"{name}auc_roc"] = auc_roc(ranking, labels)
+        found[f"{name}average_precision"] = average_precision(ranking, labels)
+    for name, threshold in (("review", thresholds.review), ("decline", thresholds.decline)):
+        found |= {f"{name}_{key}": value for key, value in at_threshold(scores, labels, threshold).items()}
+    return found

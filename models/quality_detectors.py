@@ -19,8 +19,6 @@ from typing import Final
 from river.drift import ADWIN
 from river.drift.binary import DDM
 
-DAY_MS: Final = 86_400_000
-
 #: What is fed to which detectors.
 SEQUENCES: Final = (
     ("misses", "ddm"),

@@ -23,8 +23,9 @@ from typing import Final, Literal
 
 import numpy as np
 
+from models.folds import DAY_MS
 from models.policy import APPROVE
-from models.quality_detectors import CONCEPT, DAY_MS, Alarm, Detectors
+from models.quality_detectors import CONCEPT, Alarm, Detectors
 from models.quality_drop import CLEAR_ERRORS, RAISE_ERRORS, Comparison, compare
 from models.quality_figures import Figures, Labelled, figures
 from models.quality_rows import Decided, Rows

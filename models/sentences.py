@@ -25,6 +25,11 @@ def in_minor_units(minor: float) -> str:
     return f"{minor:,.0f} in minor units"
 
 
+def in_major_units(minor: float, decimals: int = 2, currency: str = "") -> str:
+    """Say an amount of a currency with so many decimals; cents, where nothing else is known."""
+    return f"{minor / 10**decimals:,.{decimals}f} {currency}".rstrip()
+
+
 class Sentence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one feature is said: `text` with {value} or {money} in it, and other words, if any, for 0 and for NaN."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from models.errors import ModelError
+from models.errors import ModelError, NoCudaError
 from models.forest import Forest
 from models.meta import MetaModel
 from models.onnx_graph import INPUT, MARGINS, SCORE
@@ -129,7 +129,7 @@ class OnnxGpuEngine(TensorEngine):
     name = "onnx-gpu"
 
     def __init__(self, xgboost: Forest, lightgbm: Forest, meta: MetaModel) -> None:
-        """Raise ModelError, in one sentence, on a machine without CUDA."""
+        """Raise NoCudaError, in one sentence, on a machine without CUDA."""
         super().__init__(xgboost, lightgbm, meta, provider=CUDA)
 
 
@@ -149,8 +149,8 @@ def _session(graph: bytes, provider: str, folder: Path) -> Any:
     return session
 
 
-def _absent(why: str) -> ModelError:
-    return ModelError(
+def _absent(why: str) -> NoCudaError:
+    return NoCudaError(
         f"The engine gpu needs CUDA, and {why}: install fraudstream with the extra gpu in place of cpu on a machine "
         f"with an NVIDIA GPU, or set model.engine to auto."
     )

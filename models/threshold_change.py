@@ -7,26 +7,30 @@ import msgspec
 
 from models.bundle import Bundle
 from models.errors import ModelError
-from models.manifest import MANIFEST, ThresholdsEntry, entry, read_manifest, render, seal
+from models.gate import Scorer
+from models.holdout import Holdout
+from models.manifest import CARD, MANIFEST, OUT_OF_FOLD, ThresholdsEntry, entry, read_manifest, render, seal
+from models.metrics import figures
 from models.policy import Thresholds
 
-CARD = "card.md"
-
-# Figures of the old thresholds would stand beside the new ones as if they were theirs.
-OUTDATED = ("review_", "decline_")
+# What figures at thresholds begin with; those of other thresholds would stand there as if they were the new ones'.
+AT_THRESHOLDS = ("review_", "decline_")
 
 
-def with_thresholds(bundle: Bundle, manifest: bytes, thresholds: Thresholds) -> tuple[Bundle, Mapping[str, bytes]]:
+def with_thresholds(
+    bundle: Bundle, manifest: bytes, thresholds: Thresholds, held: Holdout | None = None
+) -> tuple[Bundle, Mapping[str, bytes]]:
     """Return the bundle with other thresholds and all its files, `manifest` being its manifest.json as it is.
 
-    Its lineage names the version it comes from; its own version is the short hash of its content, so the same change
-    gives the same version. Raises ModelError where the thresholds are the same.
+    Figures are computed anew on `held`, its holdout; without one, and out of fold, nothing is known at the new
+    thresholds. Its lineage names the version it comes from; its own version is the short hash of its content, so the
+    same change gives the same version. Raises ModelError where the thresholds are the same.
     """
     if thresholds == bundle.thresholds:
         raise ModelError(
             f"Version {bundle.version} has the thresholds {thresholds.review:g} and {thresholds.decline:g} already."
         )
-    metrics = {name: value for name, value in bundle.metrics.items() if not name.startswith(OUTDATED)}
+    metrics = _metrics(bundle, thresholds, held)
     lineage = {**bundle.lineage, "parent": bundle.version}
     files = dict(bundle.files)
     if CARD in files:
@@ -45,6 +49,18 @@ def with_thresholds(bundle: Bundle, manifest: bytes, thresholds: Thresholds) -> 
         bundle, version=sealed.version, thresholds=thresholds, metrics=metrics, lineage=lineage, files=files
     )
     return changed, {**files, MANIFEST: render(sealed)}
+
+
+def _metrics(bundle: Bundle, thresholds: Thresholds, held: Holdout | None) -> dict[str, float]:
+    kept = {
+        name: value
+        for name, value in bundle.metrics.items()
+        if not name.removeprefix(OUT_OF_FOLD).startswith(AT_THRESHOLDS)
+    }
+    if held is None:
+        return kept
+    scorer = Scorer(bundle)
+    return kept | figures(scorer.scores(held.features), scorer.margins(held.features), held.labels, thresholds)
 
 
 def _note(bundle: Bundle, thresholds: Thresholds) -> bytes:

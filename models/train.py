@@ -5,7 +5,7 @@ Step 2  search the base models' parameters on the folds (`models.search`)
 Step 3  fit both base models on every fold; their log-odds for the validation parts are the out-of-fold log-odds
 Step 4  fit meta-model and calibration on those, and take the thresholds from the scores they give
 Step 5  fit the base models on the whole training region, for as many rounds as the folds found, scaled
-Step 6  read the holdout once: metrics, and the scores' reference histogram
+Step 6  read the holdout once: metrics for the watch, and the scores' reference histogram
 """
 
 import math
@@ -23,10 +23,11 @@ from models.calibration import Calibration, fit_calibration
 from models.errors import TrainingError
 from models.folds import DAY_MS, Fold, Split, split_history
 from models.histograms import Histograms, reference
-from models.history import History, check_leaks, sort_history
+from models.history import History, check_labels, check_leaks, sort_history
 from models.logistic import chances
+from models.manifest import OUT_OF_FOLD
 from models.meta import MetaModel, fit_meta
-from models.metrics import at_threshold, auc_roc, average_precision
+from models.metrics import figures
 from models.policy import Thresholds
 from models.search import Trial, best, search
 
@@ -77,7 +78,8 @@ class Plan:
 class Trained:
     """All of an ensemble that a bundle needs from its training; the models as the libraries' own JSON and text.
 
-    meta: with the calibration folded in. uncalibrated, calibration: what it was made of, for the record.
+    meta: with the calibration folded in. uncalibrated, calibration: what it was made of, for the record. metrics: see
+    `models.manifest.OUT_OF_FOLD`.
     """
 
     feature_names: tuple[str, ...]
@@ -94,12 +96,20 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The holdout: which of the rows given (int64[m], in order of time), their labels int8[m], scores float32[m]."""
+class ScoredRows:
+    """Which of the rows given (int64[m], in order of time), their labels int8[m], their scores float32[m]."""
 
     rows: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int8]
     scores: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """What was scored by models that had not learned from it: the folds' validation parts, and the holdout."""
+
+    out_of_fold: ScoredRows
+    held: ScoredRows
 
 
 def train(
@@ -143,7 +153,7 @@ def train_ensemble(
     feature_names: Sequence[str],
     plan: Plan,
     progress: Callable[[int, int], object] = lambda _done, _total: None,
-) -> tuple[Trained, Held]:
+) -> tuple[Trained, Unseen]:
     """Train on features float32[n, k] (NaN: not known), labels int8[n] (1: fraud) and times int64[n], in any order.
 
     progress: told how many of `plan.steps` are done. Same data, plan and library versions give the same models byte
@@ -151,7 +161,7 @@ def train_ensemble(
     """
     # Step 1
     history = sort_history(features, labels, event_times_ms, feature_names)
-    split = _split(history, plan)
+    split = _split(history.times_ms, history.labels, plan)
     check_leaks(history.part(0, split.holdout.train_end), feature_names)
     steps = _Steps(plan.steps, progress)
     # Step 2
@@ -178,23 +188,34 @@ def train_ensemble(
     steps.done()
     # Step 6
     held_margins = np.column_stack([final[library].margins for library in FITTERS])
-    held = Held(
-        history.order[split.holdout.start :], history.labels[split.holdout.start :], _scores(blend.meta, held_margins)
-    )
+    held = _scored(history, split.holdout.start, len(history.labels), blend.meta, held_margins)
+    out_of_fold = _scored(history, split.folds[0].start, split.folds[-1].end, blend.meta, margins)
     trained = Trained(
         feature_names=tuple(feature_names),
         xgboost=final["xgboost"].model,
         lightgbm=final["lightgbm"].model.decode(),
         meta=blend.meta,
         thresholds=blend.thresholds,
-        metrics=_metrics(held.scores, held_margins, held.labels, blend.thresholds) | blend.metrics,
+        metrics=figures(held.scores, held_margins, held.labels, blend.thresholds)
+        | {
+            f"{OUT_OF_FOLD}{name}": value
+            for name, value in figures(out_of_fold.scores, margins, out_of_fold.labels, blend.thresholds).items()
+        },
         parameters=_record(plan, parameters, rounds, split, history),
         uncalibrated=blend.uncalibrated,
         calibration=blend.calibration,
         histograms=reference(history.features[: split.holdout.train_end], feature_names, held.scores),
         trials=tuple(trials),
     )
-    return trained, held
+    return trained, Unseen(out_of_fold, held)
+
+
+def check_splits(times_ms: npt.NDArray[np.int64], labels: npt.NDArray[np.int8], plan: Plan) -> None:
+    """Raise TrainingError where ascending times int64[n] and labels int8[n] cannot be split as planned.
+
+    For whoever would rather know before anything is computed over the whole history.
+    """
+    _split(times_ms, check_labels(labels), plan)
 
 
 def threshold_for(scores: npt.NDArray[np.float32], rate: float) -> float:
@@ -225,7 +246,6 @@ class _Blend:
     calibration: Calibration
     meta: MetaModel
     thresholds: Thresholds
-    metrics: dict[str, float]
 
     @classmethod
     def of(cls, margins: npt.NDArray[np.float64], history: History, split: Split, plan: Plan) -> "_Blend":
@@ -238,20 +258,13 @@ class _Blend:
         scores = _scores(meta, margins)
         rates = {"review": plan.review_rate, "decline": plan.decline_rate}
         thresholds = Thresholds(**{name: threshold_for(scores, rate) for name, rate in rates.items()})
-        metrics = {
-            "out_of_fold_events": float(len(labels)),
-            "out_of_fold_auc_roc": auc_roc(scores, labels),
-            "out_of_fold_average_precision": average_precision(scores, labels),
-            "out_of_fold_review_rate": float((scores >= np.float32(thresholds.review)).mean()),
-            "out_of_fold_decline_rate": float((scores >= np.float32(thresholds.decline)).mean()),
-        }
-        return cls(uncalibrated, calibration, meta, thresholds, metrics)
+        return cls(uncalibrated, calibration, meta, thresholds)
 
 
-def _split(history: History, plan: Plan) -> Split:
+def _split(times_ms: npt.NDArray[np.int64], labels: npt.NDArray[np.int8], plan: Plan) -> Split:
     return split_history(
-        history.times_ms,
-        history.labels,
+        times_ms,
+        labels,
         holdout_ms=plan.holdout_ms,
         label_delay_ms=plan.label_delay_ms,
         folds=plan.folds,
@@ -276,6 +289,10 @@ def _final_rounds(fits: Sequence[Fit], split: Split, plan: Plan) -> int:
         for fit, fold in zip(fits, split.folds, strict=True)
     ]
     return min(MAX_ROUNDS, max(1, round(sum(scaled) / len(scaled))))
+
+
+def _scored(history: History, first: int, end: int, meta: MetaModel, margins: npt.NDArray[np.float64]) -> ScoredRows:
+    return ScoredRows(history.order[first:end], history.labels[first:end], _scores(meta, margins))
 
 
 def _scores(meta: MetaModel, margins: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -303,19 +320,3 @@ def _record(
             for library in FITTERS
         },
     }
-
-
-def _metrics(
-    scores: npt.NDArray[np.float32],
-    margins: npt.NDArray[np.float64],
-    labels: npt.NDArray[np.int8],
-    thresholds: Thresholds,
-) -> dict[str, float]:
-    """Return the figures on the holdout, which nothing has learned from, the base models' own beside the ensemble's."""
-    figures = {"events": float(len(labels)), "frauds": float(labels.sum())}
-    for name, ranking in (("", scores), ("xgboost_", margins[:, 0]), ("lightgbm_", margins[:, 1])):
-        figures[f"{name}auc_roc"] = auc_roc(ranking, labels)
-        figures[f"{name}average_precision"] = average_precision(ranking, labels)
-    for name, threshold in (("review", thresholds.review), ("decline", thresholds.decline)):
-        figures |= {f"{name}_{key}": value for key, value in at_threshold(scores, labels, threshold).items()}
-    return figures

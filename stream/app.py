@@ -22,7 +22,7 @@ from stream.assignment import Assignment
 from stream.breaker import Breaker
 from stream.checkpoint import Checkpointer
 from stream.clients import consumer_config, producer_config, telemetry_config
-from stream.codec import DecisionEncoder, Decoder
+from stream.codec import DecisionEncoder, Decoder, warm_codec
 from stream.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from stream.embedded import check_embedded
 from stream.errors import StartupError
@@ -123,6 +123,7 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
         raise
     # The first batch must not wait for kernels to load or a session to allocate.
     _warm_windows(spec, scoring.feature_set)
+    warm_codec()
     scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32), np.zeros(1, np.uint16))
     fresh = begins_now(namespace, registered, settings.store.recovery)
     app = _wire(settings, observer, first, spec, store, around, bootstrap, begins_now=fresh)

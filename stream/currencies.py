@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from models.sentences import in_minor_units
+from models.sentences import in_major_units, in_minor_units
 from state.events import currency_code
 
 __all__ = ["EXPONENTS", "money_of"]
@@ -36,5 +36,5 @@ def money_of(code: int) -> Callable[[float], str]:
     """
     for currency, decimals in EXPONENTS.items():
         if currency_code(currency) == code:
-            return lambda minor: f"{minor / 10**decimals:,.{decimals}f} {currency}"
+            return lambda minor: in_major_units(minor, decimals, currency)
     return in_minor_units

@@ -119,19 +119,18 @@ def _not_found(settings: Settings, wanted: Wanted) -> str:
     )
 
 
-def find_bundle(version: str, directory: Path | None, candidates: Iterable[Path]) -> Bundle:
-    """Step 3: return the bundle of this version, from `directory` where one is given, else the first candidate there.
+def find_bundle(version: str, given: Bundle | None, candidates: Iterable[Path]) -> Bundle:
+    """Step 3: return the bundle of this version: the one given, where one is, else the first candidate's.
 
     Raises UsageError where it is not at hand or another version's, ModelError where it cannot be trusted.
     """
-    if directory is not None:
-        bundle = open_bundle(directory)
-        if bundle.version != version:
+    if given is not None:
+        if given.version != version:
             raise UsageError(
-                f"The decision was made by model {version}, but {directory} holds {bundle.version}: give the directory "
-                f"of that version to --model."
+                f"The decision was made by model {version}, but {given.directory} holds {given.version}: give the "
+                f"directory of that version to --model."
             )
-        return bundle
+        return given
     places = list(candidates)
     for place in places:
         if place.is_dir() and (bundle := open_bundle(place)).version == version:

@@ -14,7 +14,7 @@ from models.folds import DAY_MS
 from models.holdout import Holdout, payments_sha256
 from stream.errors import UsageError
 
-__all__ = ["HELD", "check_not_learned", "learned_until_ms"]
+__all__ = ["HELD", "check_not_learned", "learned_from", "learned_until_ms"]
 
 #: The lineage's entry on the bundle's own holdout.
 HELD: Final = "holdout"
@@ -28,6 +28,12 @@ def learned_until_ms(bundle: Bundle) -> int | None:
     if last_ms is None or held is None or delay is None:
         return None
     return int(last_ms + 1 - round((held + delay) * DAY_MS))
+
+
+def learned_from(found: Holdout, bundle: Bundle) -> int | None:
+    """Return from how many payments of a holdout a bundle has learned, or may have; None: it does not say."""
+    until_ms = learned_until_ms(bundle)
+    return None if until_ms is None else int((found.times_ms < until_ms).sum())
 
 
 def check_not_learned(path: Path, found: Holdout, bundle: Bundle) -> None:

@@ -1,8 +1,8 @@
 """What a version is judged on: its holdout, the champion on the same payments, the state that workers keep."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +10,21 @@ import numpy.typing as npt
 
 from models.bundle import Bundle
 from models.gate import Gate
+from models.gate_robustness import Disturbances
 from models.gates import Champion
 from models.holdout import Holdout, read_holdout
+from state.disturbed import fields_of, with_amounts, without_field
 from state.errors import FeatureSetError
-from state.features import FIELD_AGGREGATES, Feature, FeatureSet, StateSpec, parse_feature_set
+from state.features import Feature, FeatureSet, StateSpec, parse_feature_set
 from stream.errors import RegistryError, UsageError
+from stream.holdout_proof import learned_from
 
-__all__ = ["Judged", "feature_set_gate", "fields_read", "opponent", "read_held"]
+__all__ = ["Judged", "declared_gate", "disturbances", "feature_set_gate", "opponent", "read_held"]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The champion with its features of the holdout's payments; None with a failed gate where they are not known."""
+    """The champion with its features of the holdout's payments; None, with a gate that says why, where it has none."""
 
     champion: Champion | None
     gates: tuple[Gate, ...]
@@ -45,6 +48,20 @@ def read_held(path: Path, version: str, sha256: str) -> Holdout:
     return read_holdout(path)
 
 
+def declared_gate(feature_set: FeatureSet, declared: FeatureSet | None) -> list[Gate]:
+    """Return whether workers whose settings declare a feature set would take the version; nothing without one."""
+    if declared is None:
+        return []
+    note = f"feature set {feature_set.name} ({feature_set.hash})"
+    other = declared.hash != feature_set.hash
+    if other:
+        note += (
+            f", but state.feature_set names {declared.name} ({declared.hash}), so no worker would take the version: "
+            f"remove that setting, or train a model on it"
+        )
+    return [Gate(name="feature sets that state.feature_set forbids", value=float(other), at_most=0.0, note=note)]
+
+
 def feature_set_gate(feature_set: FeatureSet, spec: StateSpec) -> Gate:
     """Return whether the state that workers keep holds all that the features read."""
     lacking = []
@@ -62,21 +79,30 @@ def feature_set_gate(feature_set: FeatureSet, spec: StateSpec) -> Gate:
     return Gate(name="features that the kept state lacks", value=float(len(lacking)), at_most=0.0, note=note)
 
 
-def fields_read(feature_set: FeatureSet) -> Mapping[str, Sequence[str]]:
-    """Return the names of the features that read each kept field; amount and time are never missing."""
-    read: dict[str, list[str]] = {}
-    for feature in feature_set.features:
-        if feature.aggregate in FIELD_AGGREGATES:
-            read.setdefault(feature.field, []).append(feature.name)
-    return read
+def disturbances(feature_set: FeatureSet) -> Disturbances:
+    """Return what the window kernel makes of payments without a field, or of other amounts."""
+    missing = {
+        f"{field}, missing from {where}": partial(without_field, feature_set, field, ever=ever)
+        for field in fields_of(feature_set)
+        for where, ever in (("this payment", False), ("every payment", True))
+    }
+    return Disturbances(missing, partial(with_amounts, feature_set))
 
 
 def opponent(champion: Bundle, held: Holdout, feature_set: FeatureSet, own_holdout: Path | None) -> Judged:
     """Find the champion's features of the holdout's payments.
 
     They are columns of the holdout where the candidate's feature set says the same, or else in `own_holdout`, a holdout
-    of the champion's feature set that holds the same payments.
+    of the champion's feature set that holds the same payments. A champion that has learned from them is no measure: it
+    would look better there than it is.
     """
+    known = learned_from(held, champion)
+    if known != 0:
+        what = "does not say which days it learned from" if known is None else "learned from days of this holdout"
+        note = f"champion {champion.version} {what}: no measure here, so the floors of a first version are"
+        name = "payments that the champion learned from"
+        value = None if known is None else float(known)
+        return Judged(None, (Gate(name=name, value=value, at_most=0.0, note=note, unjudged=True),))
     theirs = parse_feature_set(champion.feature_set)
     columns = {_meaning(feature): place for place, feature in enumerate(feature_set.features)}
     lacking = [feature.name for feature in theirs.features if _meaning(feature) not in columns]

@@ -44,6 +44,9 @@ class Period:
     until_ms: int
 
 
+#: Looks over times int64[n] (epoch ms, ascending) and labels int8[n], and raises where they will not do.
+Check = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int8]], object]
+
 #: As far as event times go (`state.events.TIME_LIMIT_MS`).
 ALWAYS: Final = Period(-(1 << 53), 1 << 53)
 
@@ -87,14 +90,15 @@ def read_labelled(
     refused_path: Path | None = None,
     period: Period = ALWAYS,
     allow_repeats: bool = False,
+    check: Check = lambda _times_ms, _labels: None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Labelled:
     """Read a file of transactions with a column `label`, and compute their features.
 
     Rows that are no transactions go, with the reason, to `refused_path`, if one is given. Only rows of the period need
-    a label. allow_repeats: leave out a row whose id stands in an earlier one, rather than refuse the file. progress:
-    called with the rows read so far. Raises UsageError in one sentence: no such column, a label missing or neither 0
-    nor 1, an id that occurs twice.
+    a label. allow_repeats: leave out a row whose id stands in an earlier one, rather than refuse the file. check:
+    called before any feature is computed. progress: called with the rows read so far. Raises UsageError in one
+    sentence: no such column, a label missing or neither 0 nor 1, an id that occurs twice.
     """
     if refused_path:
         refused_path.unlink(missing_ok=True)
@@ -110,7 +114,7 @@ def read_labelled(
     rows.check_any(refused_path)
     if not allow_repeats:
         rows.check_ids()
-    return rows.in_time_order(spec, feature_set)
+    return rows.in_time_order(spec, feature_set, check)
 
 
 class _Rows:
@@ -203,14 +207,15 @@ class _Rows:
                 )
             seen.add(transaction_id)
 
-    def in_time_order(self, spec: StateSpec, feature_set: FeatureSet) -> Labelled:
+    def in_time_order(self, spec: StateSpec, feature_set: FeatureSet, check: Check) -> Labelled:
         """Return the rows of the period with their features, each transaction once."""
         events, inside = _joined(self._events), np.concatenate(self._inside)
         order = np.argsort(events.time_ms, kind="stable")
         events, inside, rows = _picked(events, order), inside[order], order.tolist()
+        kept = inside & _first_of_each(_taken(self.transaction_ids, rows))
+        check(events.time_ms[kept], np.array(self.labels, np.int8)[order[kept]])
         users = [self.user_ids[row].encode() for row in rows]
         features = compute(spec, feature_set, users, events)[0]
-        kept = inside & _first_of_each(_taken(self.transaction_ids, rows))
         if not kept.all():
             features, rows = features[kept], order[kept].tolist()
         return Labelled(

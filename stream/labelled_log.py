@@ -4,6 +4,10 @@
     labels         transaction_id, user_id, is_fraud, label_time                written by whoever learns of fraud
     transactions   user, amount, country, channel, where still there             joined by partition and offset
 
+A transaction is known by its user and its id: two users may each have one of the same id. Whose a payment is says the
+input topic; of one that it has deleted by now, the label of its id does, if no other payment has that and it is the
+only one left.
+
 The last label of a transaction wins: the latest label_time, of equals the later record. A transaction without a label
 counts as honest once it is older than the label delay. Whatever is younger is left out, labelled or not: of such days
 only the frauds found early are known, and learned or judged on they would seem to be nearly all fraud. "Older" is
@@ -14,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,29 +26,36 @@ import orjson
 import pyarrow as pa
 from confluent_kafka import Message
 
+from models.folds import DAY_MS
 from state.features import FeatureSet
 from stream.codec import Decoder
 from stream.errors import UsageError
 from stream.feature_log import read_feature_log
+from stream.joiner_records import Id
 from stream.labelled import Labelled, first_present
 from stream.settings import Settings
 from stream.topic_reader import read_topic
 
 __all__ = ["Label", "join", "read_labelled_log"]
 
-DAY_MS: Final = 86_400_000
-
 ReadTopic = Callable[[Settings, str], Iterator[list[Message]]]
 Place = tuple[int, int]
+#: Whose, and which: user id, transaction id.
+Key = tuple[str, str]
 
 
 class Label(msgspec.Struct, frozen=True):
     """A record of the labels topic; label_time: when it became known, epoch milliseconds."""
 
-    transaction_id: str | int
+    transaction_id: Id
+    user_id: Id
     is_fraud: bool
     label_time: int
-    user_id: str | int = ""
+
+    @property
+    def key(self) -> Key:
+        """Whose and which transaction; 42 and "42" are the same id."""
+        return str(self.user_id), str(self.transaction_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,7 @@ def read_labelled_log(
 
 def join(
     vectors: list[Vector],
-    labels: dict[str, Label],
+    labels: dict[Key, Label],
     payments: dict[Place, Payment],
     feature_set: FeatureSet,
     *,
@@ -111,15 +122,16 @@ def join(
     newest_ms = max([*(vector.time_ms for vector in vectors), *(label.label_time for label in labels.values())])
     known = [vector for vector in vectors if vector.time_ms < newest_ms - label_delay_ms]
     refused["younger_than_the_label_delay"] += len(vectors) - len(known)
-    rows = sorted(_once(known, refused), key=lambda vector: (vector.time_ms, vector.place))
+    keys = _keys(vectors, labels, payments, refused)
+    rows = sorted(_once(known, keys, refused), key=lambda vector: (vector.time_ms, vector.place))
     if not rows:
         raise UsageError(
             f"All {len(vectors):,} logged transactions are younger than the label delay of {label_delay_ms / DAY_MS:g} "
             f"days: train later, or give a shorter --label-delay-days."
         )
-    refused["label_without_transaction"] += len(labels.keys() - {vector.transaction_id for vector in vectors})
-    found = [_payment(vector, labels, payments, feature_set) for vector in rows]
-    given = [labels.get(vector.transaction_id) for vector in rows]
+    refused["label_without_transaction"] += len(labels.keys() - set(keys.values()))
+    given = [labels.get(keys[vector.place]) for vector in rows]
+    found = [payments.get(vector.place) or _deleted(vector, keys[vector.place][0], feature_set) for vector in rows]
     times_ms = np.array([vector.time_ms for vector in rows], np.int64)
     return Labelled(
         features=np.stack([vector.features for vector in rows]),
@@ -149,8 +161,8 @@ class _Told:
             self._progress(self._count)
 
 
-def _labels(chunks: Iterator[list[Message]], refused_path: Path, refused: Counter[str]) -> dict[str, Label]:
-    found: dict[str, tuple[int, int, int, Label]] = {}
+def _labels(chunks: Iterator[list[Message]], refused_path: Path, refused: Counter[str]) -> dict[Key, Label]:
+    found: dict[Key, tuple[int, int, int, Label]] = {}
     for messages in chunks:
         for message in messages:
             try:
@@ -161,10 +173,10 @@ def _labels(chunks: Iterator[list[Message]], refused_path: Path, refused: Counte
                 continue
             # A transaction's labels need not share a partition: the record's own time decides between equals.
             ranked = (label.label_time, message.timestamp()[1], message.offset(), label)
-            before = found.get(str(label.transaction_id))
+            before = found.get(label.key)
             if before is None or before[:3] <= ranked[:3]:
-                found[str(label.transaction_id)] = ranked
-    return {transaction_id: ranked[3] for transaction_id, ranked in found.items()}
+                found[label.key] = ranked
+    return {key: ranked[3] for key, ranked in found.items()}
 
 
 def _refuse(path: Path, message: Message, why: str) -> None:
@@ -196,14 +208,43 @@ def _vectors(chunks: Iterator[list[Message]], feature_set: FeatureSet, refused: 
     return found
 
 
-def _once(vectors: list[Vector], refused: Counter[str]) -> Iterator[Vector]:
+def _keys(
+    vectors: list[Vector], labels: dict[Key, Label], payments: dict[Place, Payment], refused: Counter[str]
+) -> dict[Place, Key]:
+    """Return whose and which each place's transaction is; "" is a user that nothing names.
+
+    What may be one of several users' is left out and counted, for its label may say anything.
+    """
+    keys = {
+        vector.place: (payments[vector.place].user_id, vector.transaction_id)
+        for vector in vectors
+        if vector.place in payments
+    }
+    left: dict[str, list[Key]] = {}
+    for key in labels.keys() - set(keys.values()):
+        left.setdefault(key[1], []).append(key)
+    for vector in vectors:
+        if vector.place in keys:
+            continue
+        candidates = left.get(vector.transaction_id, [("", vector.transaction_id)])
+        if len(candidates) == 1:
+            keys[vector.place] = candidates[0]
+        else:
+            refused["label_of_several_users"] += 1
+    return keys
+
+
+def _once(vectors: list[Vector], keys: dict[Place, Key], refused: Counter[str]) -> Iterator[Vector]:
     """Yield each transaction's first vector: others are repeats of at-least-once, or a payment that was sent twice."""
-    seen: set[str] = set()
+    seen: set[Key] = set()
     for vector in sorted(vectors, key=lambda one: one.place):
-        if vector.transaction_id in seen:
+        key = keys.get(vector.place)
+        if key is None:
+            continue
+        if key in seen:
             refused["repeated"] += 1
             continue
-        seen.add(vector.transaction_id)
+        seen.add(key)
         yield vector
 
 
@@ -225,14 +266,7 @@ def _payments(chunks: Iterator[list[Message]], settings: Settings) -> dict[Place
     return found
 
 
-def _payment(
-    vector: Vector, labels: dict[str, Label], payments: dict[Place, Payment], feature_set: FeatureSet
-) -> Payment:
-    """Return what is known of a payment; the input topic may have deleted it by now."""
-    found = payments.get(vector.place)
-    if found is not None:
-        return found
-    label = labels.get(vector.transaction_id)
+def _deleted(vector: Vector, user_id: str, feature_set: FeatureSet) -> Payment:
+    """Return what is still known of a payment that the input topic has deleted by now."""
     amount = next((at for at, feature in enumerate(feature_set.features) if feature.aggregate == "value"), None)
-    minor = 0 if amount is None else int(vector.features[amount])
-    return Payment(str(label.user_id) if label else "", minor, 0, "", "")
+    return Payment(user_id, 0 if amount is None else int(vector.features[amount]), 0, "", "")

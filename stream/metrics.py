@@ -105,6 +105,7 @@ class PrometheusObserver(Observer, Collector):
         self._flags = Counter(
             "fraudstream_flagged_events", "Transactions whose windows are unusual, by flag.", "flag", FLAG_NAMES
         )
+        self._turns = Counter("fraudstream_turns", "Rounds of the loop, with or without records.")
         self._commits = Counter("fraudstream_commits", "Batches made durable.")
         self._aborts = Counter("fraudstream_aborts", "Batches given up, to be decided again.")
         self._store_failures = Counter("fraudstream_store_failures", "Calls that the store did not answer.")
@@ -132,6 +133,10 @@ class PrometheusObserver(Observer, Collector):
     def started(self, *, model: str, engine: str, feature_set: str, state: str) -> None:
         with self._lock:
             self._info = {"model": model, "engine": engine, "feature_set": feature_set, "state": state}
+
+    def turned(self) -> None:
+        with self._lock:
+            self._turns.add()
 
     def assigned(self, partitions: list[int]) -> None:
         with self._lock:
@@ -302,7 +307,7 @@ class PrometheusObserver(Observer, Collector):
     def _counters(self) -> Iterable[Metric]:
         for counter in (
             *(self._events, self._replayed, self._decisions, self._dead, self._flags),
-            *(self._commits, self._aborts, self._store_failures, self._evicted, self._loaded, self._swaps),
+            *(self._turns, self._commits, self._aborts, self._store_failures, self._evicted, self._loaded, self._swaps),
             *(self._telemetry_written, self._telemetry_dropped),
         ):
             yield counter.family()

@@ -7,13 +7,16 @@ from typing import Final
 import msgspec
 
 from models.gate import Gate, shown
-from stream.registry import Version
+from models.manifest import OUT_OF_FOLD
+from stream.registry import HOLDOUT_PAYMENTS, Version
 
 __all__ = ["compared", "details", "gate_table", "version_table"]
 
 #: The metric that a list shows, of all that a version has.
-HEADLINE: Final = "metric.average_precision"
+HEADLINE: Final = f"metric.{OUT_OF_FOLD}average_precision"
 HEADER: Final = ("version", "no.", "registered", "aliases", "precision", "gates", "approved by")
+#: Tags that are equal where two versions' figures are of the same payments.
+SAME_DAYS: Final = ("lineage.data", HOLDOUT_PAYMENTS)
 PREFIXES: Final = ("metric.", "lineage.")
 HASH_DIGITS: Final = 16
 LONGEST: Final = 100
@@ -76,7 +79,7 @@ def details(version: Version, path: str) -> Iterator[str]:
 def compared(one: Version, other: Version) -> Iterator[str]:
     """Yield the two versions' metrics and gate figures side by side; a figure that one lacks is a dash.
 
-    Metrics of different holdouts do not compare two versions; a last line then says so.
+    Figures of different days do not compare two versions; a last line then says so.
     """
     rows: list[tuple[str, ...]] = [("", one.name, other.name)]
     rows += [("aliases", ", ".join(one.aliases) or "—", ", ".join(other.aliases) or "—")]
@@ -88,10 +91,10 @@ def compared(one: Version, other: Version) -> Iterator[str]:
     for name in dict.fromkeys([*gates[0], *gates[1]]):
         rows.append((f"gate: {name}", *(_figure(table.get(name)) for table in gates)))
     yield from _aligned(rows, right=(1, 2))
-    if one.tags.get("holdout_sha256") != other.tags.get("holdout_sha256"):
+    if any(one.tags.get(tag) != other.tags.get(tag) for tag in SAME_DAYS):
         yield (
-            "Note: Each version's metrics are of its own holdout, other days than the other's; what compares the two "
-            "are the gates “less the champion's”, or fraudstream evaluate on the same file."
+            "Note: Each version's figures are of its own days, its metrics of its folds and its gates of its holdout; "
+            "what compares the two are the gates “less the champion's”, or fraudstream evaluate on the same file."
         )
 
 

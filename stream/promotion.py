@@ -23,13 +23,15 @@ from models.bundle import Bundle
 from models.errors import ModelError
 from models.gate import Bounds, Gate
 from models.gates import run_gates
+from models.holdout import payments_sha256
 from models.manifest import MANIFEST
 from models.policy import Thresholds
 from models.threshold_change import with_thresholds
-from state.features import StateSpec, parse_feature_set
+from state.features import FeatureSet, StateSpec, parse_feature_set
 from stream.errors import PromotionRefused, RegistryError, UsageError
-from stream.judged import Judged, feature_set_gate, fields_read, opponent, read_held
-from stream.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, Version, register_files
+from stream.feature_sets import chosen_feature_set
+from stream.judged import Judged, declared_gate, disturbances, feature_set_gate, opponent, read_held
+from stream.registry import CHALLENGER, CHAMPION, HOLDOUT_FILE, PREVIOUS, Registry, Version, register_files
 from stream.registry_directory import Entry, Versions
 from stream.settings import Settings
 from stream.sources import Pointer
@@ -52,13 +54,17 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Office:
-    """Decides which version scores. engine: what workers will choose; now_ms: the clock."""
+    """Decides which version scores.
+
+    engine: what workers will choose; declared: the feature set that their settings name, if any; now_ms: the clock.
+    """
 
     registry: Registry
     versions: Versions
     spec: StateSpec
     bounds: Bounds
     engine: str = "auto"
+    declared: FeatureSet | None = None
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
     def promote(
@@ -103,21 +109,13 @@ class Office:
         """Make a version of another one with other thresholds, and promote that one; errors as `promote`."""
         with self.versions.locked():
             parent = self.registry.find(name)
-            bundle = self._open(parent)
+            bundle, path = self._open(parent), self.versions.holdout_path(parent.name)
+            held = read_held(path, parent.name, parent.tags.get(HOLDOUT_FILE, ""))
             try:
-                changed, files = with_thresholds(bundle, (bundle.directory / MANIFEST).read_bytes(), thresholds)
+                changed, files = with_thresholds(bundle, (bundle.directory / MANIFEST).read_bytes(), thresholds, held)
             except ModelError as error:
                 raise UsageError(str(error)) from error
-            held = self.versions.holdout_path(parent.name)
-            version = register_files(
-                self.registry,
-                self.versions,
-                changed,
-                files,
-                held if held.exists() else None,
-                by=by,
-                parent=parent.name,
-            )
+            version = register_files(self.registry, self.versions, changed, files, path, by=by, parent=parent.name)
             return self._promote(
                 version,
                 by,
@@ -138,9 +136,11 @@ class Office:
             if not before:
                 raise UsageError(f"{present.name} is the first champion: there is none before it to go back to")
             version = self.registry.find(before)
-            gate = feature_set_gate(parse_feature_set(self._open(version).feature_set), self.spec)
+            feature_set = parse_feature_set(self._open(version).feature_set)
+            gates = [feature_set_gate(feature_set, self.spec), *declared_gate(feature_set, self.declared)]
             # Told, not refused: whoever rolls back needs it now; workers keep what they have until they can take it.
-            notes = [] if gate.passed else [f"Workers whose state is as configured cannot take {before}: {gate.note}."]
+            lacking = [gate for gate in gates if not gate.passed]
+            notes = [f"Workers with these settings cannot take {before}: {gate.note}." for gate in lacking]
             self.registry.point(CHAMPION, version)
             further = version.tags.get(REPLACED_TAG, "")
             self.registry.point(PREVIOUS, self.registry.find(further) if further else None)
@@ -191,7 +191,7 @@ class Office:
             version=version.name,
             by=by,
             replaced="" if challenger else done.replaced,
-            holdout_sha256=version.tags.get("holdout_sha256", ""),
+            holdout_sha256=version.tags.get(HOLDOUT_FILE, ""),
             gates=list(gates),
             unjudged_accepted=accept_unjudged and any(gate.unjudged for gate in gates),
         )
@@ -228,22 +228,22 @@ class Office:
     ) -> tuple[list[Gate], list[str]]:
         """Run every gate and keep the table with the version."""
         tell("the holdout")
-        sha256 = version.tags.get("holdout_sha256", "")
-        held = read_held(self.versions.holdout_path(version.name), version.name, sha256)
-        notes = self._note_reading(version, sha256)
+        held = read_held(self.versions.holdout_path(version.name), version.name, version.tags.get(HOLDOUT_FILE, ""))
+        notes = self._note_reading(version, payments_sha256(held))
         feature_set = parse_feature_set(bundle.feature_set)
         against = Judged(None, ())
         if rival:
             against = opponent(self._open(rival), held, feature_set, champion_holdout)
         gates = [
             feature_set_gate(feature_set, self.spec),
+            *declared_gate(feature_set, self.declared),
             *against.gates,
             *run_gates(
                 bundle,
                 held,
                 against.champion,
                 self.bounds,
-                fields=fields_read(feature_set),
+                disturbances=disturbances(feature_set),
                 engine=self.engine,
                 tell=tell,
             ),
@@ -255,9 +255,9 @@ class Office:
         self.registry.tag(version, {"gates": table, "gates.verdict": verdict, "gates.at": str(self.now_ms())})
         return gates, notes
 
-    def _note_reading(self, version: Version, sha256: str) -> list[str]:
-        """Record that the holdout is read for this version, and return what to say of earlier readings."""
-        tag = f"holdout.read.{sha256[:16]}"
+    def _note_reading(self, version: Version, payments: str) -> list[str]:
+        """Record that these payments are read for this version, and return what to say of earlier readings."""
+        tag = f"holdout.read.{payments[:16]}"
         readers = [one.name for one in self.registry.versions() if tag in one.tags]
         self.registry.tag(version, {tag: version.tags.get(tag) or str(self.now_ms())})
         notes = []
@@ -301,11 +301,12 @@ def promoter(settings: Settings) -> Office:
         settings.state_spec(),
         Bounds(**gates),
         settings.model.engine if settings.model.engine != "constant" else "auto",
+        chosen_feature_set(settings) if settings.state.feature_set else None,
     )
 
 
 def _failure(gate: Gate) -> str:
     note = f" ({gate.note})" if gate.note else ""
     if gate.unjudged:
-        return f"{gate.name} cannot be judged{note}: train with more days held out, or answer for it: --accept-unjudged"
+        return f"{gate.name} cannot be judged{note}: judge it where it can be, or answer for it with --accept-unjudged"
     return f"{gate.name} is {gate.shown}, which must be {gate.bound}{note}"

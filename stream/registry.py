@@ -19,7 +19,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,21 +28,37 @@ from typing import Any, Final
 import msgspec
 
 from models.bundle import Bundle, open_bundle
-from models.holdout import holdout_path, read_holdout
-from models.manifest import MANIFEST
+from models.holdout import holdout_path, payments_sha256, read_holdout
+from models.manifest import MANIFEST, OUT_OF_FOLD
 from stream.errors import RegistryError, UsageError
 from stream.holdout_proof import check_not_learned
 from stream.nearest import did_you_mean
 from stream.registry_directory import Entry, Versions
 from stream.sections import RegistrySettings
 
-__all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "Registry", "Version", "register", "register_files"]
+__all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "HOLDOUT_FILE",
+    "HOLDOUT_PAYMENTS",
+    "PREVIOUS",
+    "Registry",
+    "Version",
+    "register",
+    "register_files",
+]
 
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 PREVIOUS: Final = "previous"
 
 VERSION_TAG: Final = "bundle_version"
+#: The holdout's file, which must not change.
+HOLDOUT_FILE: Final = "holdout_sha256"
+#: Which payments the gates judge a version on, however their file is written; see `models.holdout.payments_sha256`.
+HOLDOUT_PAYMENTS: Final = "holdout_payments"
+#: Longer ones, such as a search of 1,000 trials, stand in the manifest; not every database of MLflow's takes them.
+LONGEST_TAG: Final = 4_000
 SQLITE: Final = "sqlite:///"
 
 #: MLflow's own are 7 tries and 120 s each: a server that is down would be waited for for minutes.
@@ -233,30 +249,38 @@ def register_files(
     parent: str = "",
 ) -> Version:
     """Make a version of a bundle's files, under the directory's lock, and return it; see `register`."""
-    held = _checked(holdout, bundle) if holdout else ""
+    held = _checked(holdout, bundle) if holdout else {}
     known = next((one for one in registry.versions() if one.name == bundle.version), None)
-    before = known.tags.get("holdout_sha256", "") if known else ""
-    if held and before and held != before:
+    before = {tag: known.tags[tag] for tag in (HOLDOUT_FILE, HOLDOUT_PAYMENTS) if tag in known.tags} if known else {}
+    # Versions from before the payments were noted are known by the file alone.
+    if held and any(held[tag] != before[tag] for tag in list(before)[-1:]):
         raise UsageError(
             f"Version {bundle.version} was registered with another holdout than {holdout}: its gates are judged on "
             f"that one; train again for another."
         )
     versions.add(bundle.version, files)
-    if held and holdout is not None:
+    # The same payments in another file leave the first, whose checksum is on record, as it is.
+    if holdout is not None and held[HOLDOUT_FILE] == before.get(HOLDOUT_FILE, held[HOLDOUT_FILE]):
         versions.add_holdout(bundle.version, holdout)
-    tags = _lineage(bundle, files[MANIFEST], held or before, parent)
+    tags = _lineage(bundle, files[MANIFEST], held, parent)
     if known is None:
         known = registry.add(bundle.version, tags)
         action = "thresholds" if parent else "registered"
         at = time.time_ns() // 1_000_000
-        versions.record(Entry(at=at, action=action, version=bundle.version, by=by, parent=parent, holdout_sha256=held))
+        sha256 = held.get(HOLDOUT_FILE, "")
+        versions.record(
+            Entry(at=at, action=action, version=bundle.version, by=by, parent=parent, holdout_sha256=sha256)
+        )
     elif held and not before:
-        registry.tag(known, {"holdout_sha256": held})
+        registry.tag(known, held)
     return registry.find(bundle.version)
 
 
-def _checked(path: Path, bundle: Bundle) -> str:
-    """Return the SHA-256 of a holdout's file. Raises UsageError where it proves nothing of this bundle."""
+def _checked(path: Path, bundle: Bundle) -> dict[str, str]:
+    """Return the SHA-256 of a holdout's file and of its payments, by tag.
+
+    Raises UsageError where it proves nothing of this bundle.
+    """
     if not path.is_file():
         raise UsageError(f"there is no holdout {path}: give the file that was written beside the bundle")
     found = read_holdout(path)
@@ -267,10 +291,13 @@ def _checked(path: Path, bundle: Bundle) -> str:
         )
     check_not_learned(path, found, bundle)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return {
+            HOLDOUT_FILE: hashlib.file_digest(file, "sha256").hexdigest(),
+            HOLDOUT_PAYMENTS: payments_sha256(found),
+        }
 
 
-def _lineage(bundle: Bundle, manifest: bytes, held: str, parent: str) -> dict[str, str]:
+def _lineage(bundle: Bundle, manifest: bytes, held: Mapping[str, str], parent: str) -> dict[str, str]:
     """Return where a version comes from, as tags."""
     parameters = msgspec.json.encode(bundle.parameters, order="deterministic")
     tags = {
@@ -278,13 +305,17 @@ def _lineage(bundle: Bundle, manifest: bytes, held: str, parent: str) -> dict[st
         "feature_set": bundle.feature_set_hash,
         "parameters_sha256": hashlib.sha256(parameters).hexdigest(),
         "thresholds": f"{bundle.thresholds.review:.9g} {bundle.thresholds.decline:.9g}",
-        "holdout_sha256": held,
+        **held,
         "parent": parent,
         **{f"lineage.{key}": _text(value) for key, value in bundle.lineage.items()},
-        **{f"metric.{key}": repr(value) for key, value in bundle.metrics.items()},
+        **{f"metric.{key}": repr(value) for key, value in bundle.metrics.items() if key.startswith(OUT_OF_FOLD)},
     }
     return {key: value for key, value in tags.items() if value}
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value, order="deterministic").decode()
+    text = value if isinstance(value, str) else msgspec.json.encode(value, order="deterministic").decode()
+    if len(text) <= LONGEST_TAG:
+        return text
+    entries = f"{len(value):,} entries" if isinstance(value, Sized) else f"{len(text):,} characters"
+    return f"{entries} in {MANIFEST}, SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"

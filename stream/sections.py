@@ -275,7 +275,11 @@ class GateSettings(Struct, frozen=True, kw_only=True):
         64 << 20
     )
     max_false_positive_ratio: Annotated[
-        float, Meta(ge=1, description="How many times as often a country's or channel's honest events may be held")
+        float,
+        Meta(
+            ge=1,
+            description="How many times as often a country's or channel's honest events may be held, beyond chance",
+        ),
     ] = 3.0
     max_amount_false_positive_ratio: Annotated[
         float, Meta(ge=1, description="The same for a quarter of the amounts, whose risk differs by nature")
@@ -284,10 +288,10 @@ class GateSettings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, description="Fewest honest events of a segment that is judged; smaller ones are named")
     ] = 500
     min_missing_share: Annotated[
-        float, Meta(ge=0, le=1, description="Least share of average precision left when a feature or field is missing")
+        float, Meta(ge=0, le=1, description="Least share of average precision left when a field is missing")
     ] = 0.5
     min_noise_share: Annotated[
-        float, Meta(ge=0, le=1, description="Least share of average precision left with 1 % noise on every feature")
+        float, Meta(ge=0, le=1, description="Least share of average precision left with 1 % noise on the amount")
     ] = 0.9
 
 
@@ -425,6 +429,15 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
             " the reference, while neither is. Those of other figures widen alike",
         ),
     ] = 0.5
+    # A Sunday without any drift stood at 0.21 over the whole day (docs/drift.md).
+    day_psi: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Bound in place of psi where a whole rhythm is compared with the reference: a Sunday is unlike"
+            " days of all kinds",
+        ),
+    ] = 0.3
     missing: Annotated[
         float, Meta(gt=0, le=1, description="Change in the share of missing values from which a feature is broken")
     ] = 0.05
@@ -475,8 +488,10 @@ class MonitorSettings(Struct, frozen=True, kw_only=True):
     read_back: Annotated[
         Duration,
         about(
-            "How far back telemetry is read again at a start: longer than drift.epoch, drift.rhythm, two of"
-            " drift.window and three of drift.adversarial_every together"
+            "How far back telemetry is read again at a start: longer than all that drift looks back together, which is"
+            " drift.epoch and drift.rhythm, or drift.longer_rhythm where that is more; two of drift.window; and one"
+            " more with twice drift.persistence times drift.every, or three of drift.adversarial_every where that is"
+            " more"
         ),
     ] = Duration(54 * 3_600_000)
 

@@ -278,7 +278,8 @@ def _check_watch(settings: Settings) -> None:
         raise WrongValueError(
             "monitor.read_back",
             f"must be longer than {-(-needed_ms // 60_000)}m, for so far back drift.epoch, drift.rhythm, "
-            f"drift.longer_rhythm, drift.window and drift.adversarial_every reach; shorten those, or read further back",
+            f"drift.longer_rhythm, drift.window, drift.persistence times drift.every, and drift.adversarial_every "
+            f"reach; shorten those, or read further back",
         )
 
 

@@ -22,7 +22,7 @@ from models.holdout import Holdout, holdout_path, payments_sha256, write_holdout
 from models.manifest import CARD
 from models.sentences import Sentence
 from models.svg import check_matplotlib
-from models.train import Held, Plan, Trained, train_ensemble
+from models.train import Plan, ScoredRows, Trained, train_ensemble
 from state.features import FeatureSet, StateSpec, default_feature_set
 from stream.errors import UsageError
 from stream.holdout_proof import HELD
@@ -31,7 +31,7 @@ from stream.lineage import code_version, library_versions
 from stream.mapping import Limits, Mapping
 from stream.simulate import Simulation, simulate
 
-__all__ = ["check_target", "demo_simulation", "refused_path", "train_bundle", "train_simulated"]
+__all__ = ["check_target", "demo_simulation", "refused_path", "sentences_of", "train_bundle", "train_simulated"]
 
 LABEL: Final = "is_fraud"
 
@@ -56,6 +56,11 @@ def demo_simulation(events: int, seed: int, start_ms: int | None = None) -> Simu
     users = max(20, events // EVENTS_A_USER)
     simulation = Simulation(events=events, users=users, merchants=max(50, users // 2), fraud_rate=0.02, seed=seed)
     return simulation if start_ms is None else dataclasses.replace(simulation, start_ms=start_ms)
+
+
+def sentences_of(feature_set: FeatureSet) -> dict[str, Sentence]:
+    """Return how each feature is said, by its name."""
+    return {f.name: Sentence(f.text, f.text_zero, f.text_nan) for f in feature_set.features}
 
 
 def refused_path(directory: Path) -> Path:
@@ -94,11 +99,11 @@ def train_bundle(
     if plots:
         check_matplotlib()
     # Step 2
-    trained, held = train_ensemble(
+    trained, unseen = train_ensemble(
         rows.features, rows.labels, rows.times_ms, feature_names=feature_set.names, plan=plan, progress=progress
     )
     # Step 3
-    holdout = _holdout(rows, held, feature_set)
+    holdout = _holdout(rows, unseen.held, feature_set)
     own = {"payments_sha256": payments_sha256(holdout), "events": len(holdout.labels)}
     made_from = _lineage(rows, feature_set, trained, {HELD: own, **(lineage or {})})
     bundle = write_bundle(
@@ -106,9 +111,9 @@ def train_bundle(
         trained,
         feature_set=feature_set.source,
         feature_set_hash=feature_set.hash,
-        sentences={f.name: Sentence(f.text, f.text_zero, f.text_nan) for f in feature_set.features},
+        sentences=sentences_of(feature_set),
         lineage=made_from,
-        card=_card(rows, trained, held, made_from, plots=plots),
+        card=_card(rows, trained, unseen.out_of_fold, made_from, plots=plots),
         replace=replace,
     )
     # Step 4
@@ -179,12 +184,14 @@ def _lineage(rows: Labelled, feature_set: FeatureSet, trained: Trained, more: di
     }
 
 
-def _card(rows: Labelled, trained: Trained, held: Held, lineage: dict[str, Any], *, plots: bool) -> dict[str, bytes]:
-    at = held.rows.tolist()
+def _card(
+    rows: Labelled, trained: Trained, scored: ScoredRows, lineage: dict[str, Any], *, plots: bool
+) -> dict[str, bytes]:
+    at = scored.rows.tolist()
     judged = Judged(
-        held.labels,
-        held.scores,
-        rows.amount_minor[held.rows],
+        scored.labels,
+        scored.scores,
+        rows.amount_minor[scored.rows],
         [rows.countries[row] for row in at],
         [rows.channels[row] for row in at],
     )
@@ -192,7 +199,7 @@ def _card(rows: Labelled, trained: Trained, held: Held, lineage: dict[str, Any],
     return {CARD: card_text(trained, judged, lineage, list(drawn)), **drawn}
 
 
-def _holdout(rows: Labelled, held: Held, feature_set: FeatureSet) -> Holdout:
+def _holdout(rows: Labelled, held: ScoredRows, feature_set: FeatureSet) -> Holdout:
     at = held.rows.tolist()
     return Holdout(
         feature_set=feature_set.hash,

@@ -106,6 +106,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-events", type=int, default=50_000, help="over so many events")
     parser.addoption("--promotions", type=int, default=20, help="promote so many times while workers score")
     parser.addoption("--promotion-events", type=int, default=40_000, help="over so many events")
+    parser.addoption("--fuzzed", type=int, default=20_000, help="read so many messages that nobody should have sent")
+
+
+@pytest.fixture
+def fuzzed(request: pytest.FixtureRequest) -> int:
+    """How many messages a fuzzing test reads."""
+    count: int = request.config.getoption("--fuzzed")
+    return count
 
 
 @pytest.fixture

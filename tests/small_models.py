@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from models.bundle import Bundle, write_bundle
-from models.sentences import Sentence
 from models.train import train
 from state.features import FeatureSet, default_feature_set, parse_feature_set
 from stream.sources import Pointer, write_pointer
+from stream.training import sentences_of
 
 ROWS = 2_000
 ROUNDS = 8
@@ -94,7 +94,7 @@ def small_model(
         trained,
         feature_set=features.source,
         feature_set_hash=features.hash,
-        sentences={f.name: Sentence(f.text, f.text_zero, f.text_nan) for f in features.features},
+        sentences=sentences_of(features),
         lineage={"seed": seed},
     )
 

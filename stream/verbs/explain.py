@@ -61,8 +61,7 @@ def explain(
         raise UsageError(f"--since takes a time such as 2026-01-05T00:00:00Z, not {since}.")
     wanted = Wanted(transaction_id, partition, offset, user, since_ms)
     settings = invocation.real_broker("explain")
-    directory = named_bundle(model, settings) if model else None
-    asked = open_bundle(directory).version if directory else None
+    given = open_bundle(named_bundle(model, settings)) if model else None
     with ExitStack() as bars:
         shown: dict[str, Tell] = {}
 
@@ -72,9 +71,9 @@ def explain(
                 shown[what] = bars.enter_context(counting(what, total))
             shown[what](done, total)
 
-        every, row, currency = search(settings, wanted, tell, version=asked)
+        every, row, currency = search(settings, wanted, tell, version=given.version if given else None)
     version = every[0].decided.model
-    bundle = find_bundle(version, directory, version_places(version, settings))
+    bundle = find_bundle(version, given, version_places(version, settings))
     explanation = explain_found(every, row, bundle, currency)
     if plain:
         click.echo(orjson.dumps(as_json(explanation), option=orjson.OPT_INDENT_2))

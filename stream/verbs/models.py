@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 APPROVE = click.option("--approve", "by", metavar="NAME", help="Who says that this version may score; kept on record.")
 UNJUDGED = click.option(
-    "--accept-unjudged", is_flag=True, help="Answer for gates that the holdout is too small to judge; kept on record."
+    "--accept-unjudged", is_flag=True, help="Answer for gates that could not be judged; kept on record."
 )
 CHALLENGER = click.option("--challenger", is_flag=True, help="Let it wait as challenger; workers do not follow it.")
 

@@ -13,6 +13,7 @@ from stream.verbs.invocation import Invocation, count, example, passed
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
+    from models.train import Plan
     from state.features import FeatureSet
     from stream.labelled import Labelled
     from stream.settings import Settings
@@ -134,7 +135,7 @@ def train(
     if history is None:
         rows = _read_log(settings, features, made.label_delay_ms, directory)
     else:
-        rows = _read_file(history, label or "is_fraud", settings, features, directory)
+        rows = _read_file(history, label or "is_fraud", settings, features, made, directory)
     with counting("training", made.steps) as progress:
         bundle = train_bundle(rows, directory, features, made, progress=progress)
     _report(bundle, rows, directory, time.monotonic() - started)
@@ -152,9 +153,13 @@ def _register(directory: Path, settings: "Settings") -> None:
     click.echo(f"{version}: registered; fraudstream models promote {version} --approve NAME lets it score")
 
 
-def _read_file(history: Path, label: str, settings: "Settings", features: "FeatureSet", directory: Path) -> "Labelled":
+def _read_file(
+    history: Path, label: str, settings: "Settings", features: "FeatureSet", plan: "Plan", directory: Path
+) -> "Labelled":
     from dataclasses import replace
+    from functools import partial
 
+    from models.train import check_splits
     from stream.files import count_rows
     from stream.labelled import read_labelled
     from stream.lineage import file_hash
@@ -173,6 +178,7 @@ def _read_file(history: Path, label: str, settings: "Settings", features: "Featu
             features,
             now_ms=time.time_ns() // 1_000_000,
             refused_path=refused_path(directory),
+            check=partial(check_splits, plan=plan),
             progress=progress,
         )
     return replace(rows, source={"file": history.name, "label": label, "sha256": file_hash(history)})
@@ -191,6 +197,7 @@ def _read_log(settings: "Settings", features: "FeatureSet", label_delay_ms: int,
 
 def _report(bundle: "Bundle", rows: "Labelled", directory: Path, secs: float) -> None:
     from models.holdout import holdout_path
+    from models.manifest import OUT_OF_FOLD
     from stream.training import refused_path
 
     found = bundle.metrics
@@ -200,9 +207,13 @@ def _report(bundle: "Bundle", rows: "Labelled", directory: Path, secs: float) ->
     click.echo(
         f"{holdout_path(directory)}: the last days, {found['events']:,.0f} transactions, {found['frauds']:,.0f} frauds"
     )
-    click.echo(f"{'on the holdout':<16}{'AUC ROC':>9}{'average precision':>20}")
+    found = {name.removeprefix(OUT_OF_FOLD): value for name, value in found.items() if name.startswith(OUT_OF_FOLD)}
+    click.echo(f"{'out of fold':<16}{'AUC ROC':>9}{'average precision':>20}")
     for name, key in (("ensemble", ""), ("XGBoost alone", "xgboost_"), ("LightGBM alone", "lightgbm_")):
         click.echo(f"{name:<16}{found[key + 'auc_roc']:>9.4f}{found[key + 'average_precision']:>20.4f}")
+    for name, weight in (("XGBoost", bundle.meta.xgboost), ("LightGBM", bundle.meta.lightgbm)):
+        if weight == 0.0:
+            click.echo(f"{name} has no weight in the ensemble: out of fold it adds nothing to the other's ranking")
     for name in ("review", "decline"):
         threshold = getattr(bundle.thresholds, name)
         click.echo(

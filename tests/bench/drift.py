@@ -30,8 +30,8 @@ from models.ensemble import load_engine
 from models.histograms import render_histograms
 from models.policy import OUTCOMES
 from models.quality_detectors import Detectors
-from models.sentences import Sentence
 from models.train import train
+from scored_part import Part
 from state.events import Events, currency_code, hash_field, hash_transaction
 from state.features import StateSpec, parse_feature_set
 from state.history import observe
@@ -48,6 +48,7 @@ from stream.simulated_drift import KINDS, read_drift
 from stream.simulated_labels import EARLY
 from stream.telemetry_interval import Interval, new_bins
 from stream.telemetry_record import MISSING, reference_hash
+from stream.training import sentences_of
 from stream.watch import Watch
 
 DAY_MS = 86_400_000
@@ -266,7 +267,7 @@ def learn(plan, learned, directory):
         trained,
         feature_set=declared.source,
         feature_set_hash=declared.hash,
-        sentences={f.name: Sentence(f.text, f.text_zero, f.text_nan) for f in declared.features},
+        sentences=sentences_of(declared),
         lineage={"seed": 1},
         replace=True,
     )
@@ -300,8 +301,7 @@ def telemetry(plan, bundle, traffic, scores, sequence=0, offset=0):
                 scores[rows],
                 outcomes[rows],
                 OUTCOMES,
-                [traffic.segments[rows]],
-                [traffic.times_ms[rows].tolist()],
+                [Part(traffic.segments[rows], traffic.times_ms[rows])],
             )
             report = BatchReport(events=end - begin, latency_ms=np.ones(end - begin), scored=scored)
             counted.add(report, {0: (offset + begin, offset + end)})

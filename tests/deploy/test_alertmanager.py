@@ -30,6 +30,13 @@ def test_it_inhibits_by_alerts_that_exist():
                 assert any(re.fullmatch(pattern, name) for name in ALERTS), f"{pattern} is no alert"
 
 
+def test_receivers_write_to_addresses_that_stand_in_mounted_secrets_alone():
+    service = yaml.safe_load((DEPLOY.parent / "docker-compose.yml").read_text())["services"]["alertmanager"]
+    posts = [post for one in yaml.safe_load(CONFIG.read_text())["receivers"] for post in one["slack_configs"]]
+    assert [post["api_url_file"] for post in posts] == [f"/run/secrets/{name}" for name in service["secrets"]]
+    assert not any("api_url" in post or not post["send_resolved"] for post in posts)
+
+
 @pytest.mark.parametrize(("severity", "receiver"), [("critical", "now"), ("warning", "morning")])
 def test_an_alert_goes_to_whom_its_severity_says(severity, receiver):
     done = subprocess.run(

@@ -1,7 +1,8 @@
 """The dashboards: Grafana's form, no overlap, and no query that names what nobody exposes.
 
 Grafana itself is not run. What is checked: the JSON survives a round through Grafana's own types, every query is
-answered by a real Prometheus that scrapes the real worker and monitor, and names only metrics and labels they expose.
+answered by a real Prometheus that scrapes the real worker and monitor, and names only metrics, labels and values of
+labels that the code can emit.
 """
 
 import itertools
@@ -23,8 +24,9 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployment import DEPLOY, RULES, program, rules
+from emitted import OPEN, emitted
 from kafka_server import free_port
-from queries import SCRAPED, named
+from queries import named
 
 GRAFANA = DEPLOY / "grafana"
 FILES = sorted((GRAFANA / "dashboards").glob("*.json"))
@@ -130,26 +132,89 @@ def exposed(composed):
     return found
 
 
-def test_every_metric_and_label_that_a_query_names_is_exposed_by_a_live_worker_or_monitor(exposed):
-    built_in = {"up": set(), "ALERTS": {"alertname", "alertstate", "severity"}}
-    missing = []
-    for where, expression in expressions():
-        for query in named(expression):
-            if query.metric in RECORDED:
-                missing += [where for label in query.labels if label not in RECORDED[query.metric]]
-            elif query.metric in built_in:
-                missing += [(where, query)] if query.labels - SCRAPED - built_in[query.metric] else []
-            elif query.metric not in exposed:
-                missing.append((where, query.metric, "is exposed by nobody"))
-            elif exposed[query.metric] is not None and query.labels - SCRAPED - exposed[query.metric]:
-                missing.append((where, query.metric, query.labels - SCRAPED - exposed[query.metric]))
-    assert missing == []
+EMITTED = emitted()
+#: What Prometheus itself has, and which values of its labels there are.
+BUILT_IN = {
+    "up": {},
+    "ALERTS": {
+        "alertname": {rule["alert"] for rule in rules() if "alert" in rule},
+        "alertstate": {"firing", "pending"},
+        "severity": {"critical", "warning"},
+    },
+}
+JOBS = {
+    one["job_name"] for one in yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+}
 
 
-def test_a_metric_that_nobody_exposes_would_be_found(exposed):
-    assert "fraudstream_no_such_total" not in exposed
-    (query,) = named('sum by (nothing) (rate(fraudstream_events_total{instance="x"}[5m]))')
-    assert query.labels - SCRAPED - exposed[query.metric] == {"nothing"}
+def offered(metric):
+    """Return the labels of a series and the values that each can have; of what is recorded, those it is made of."""
+    if metric in RECORDED:
+        labels = {}
+        for query in named(RECORDED[metric]):
+            for label, values in offered(query.metric).items():
+                if re.search(rf"\b{label}\b", RECORDED[metric]):
+                    labels.setdefault(label, set()).update(values)
+        return labels
+    return BUILT_IN[metric] if metric in BUILT_IN else EMITTED[metric]
+
+
+def wrong(expression):
+    """Return what an expression names that nobody can emit: metrics, labels, values of labels."""
+    found = []
+    for query in named(expression):
+        if query.metric not in {*RECORDED, *BUILT_IN, *EMITTED}:
+            found.append(query.metric)
+            continue
+        labels = {**offered(query.metric), "job": JOBS, "instance": set()}
+        found += [(query.metric, label) for label in query.labels - set(labels)]
+        for label, value in query.values:
+            # "" is: without that label, or of all.
+            closed = label in labels and label not in OPEN and value
+            if closed and not any(re.fullmatch(value, one) for one in labels[label]):
+                found.append((query.metric, label, value))
+    return found
+
+
+def test_every_metric_label_and_value_that_a_query_names_can_be_emitted():
+    assert [(where, found) for where, expression in expressions() if (found := wrong(expression))] == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        ("fraudstream_no_such_total", ["fraudstream_no_such_total"]),
+        ("sum by (nothing) (fraudstream_events_total)", [("fraudstream_events_total", "nothing")]),
+        # Neither has a sample before something has happened.
+        ("sum by (nothing) (fraudstream_quality_recall)", [("fraudstream_quality_recall", "nothing")]),
+        ("fraudstream_concept_drift_alarm{detektor='ddm'}", [("fraudstream_concept_drift_alarm", "detektor")]),
+        (
+            'fraudstream_labels_total{outcome=~"joined|unmached"}',
+            [("fraudstream_labels_total", "outcome", "unmached")],
+        ),
+        ('fraudstream_quality_recall{threshold="hold"}', [("fraudstream_quality_recall", "threshold", "hold")]),
+        (
+            'fraudstream_decision_latency_seconds_bucket{le="0.3"}',
+            [("fraudstream_decision_latency_seconds_bucket", "le", "0.3")],
+        ),
+        (
+            'fraudstream:decisions:share_rate5m{decision!="aprove"}',
+            [("fraudstream:decisions:share_rate5m", "decision", "aprove")],
+        ),
+        ('up{job="worker"}', [("up", "job", "worker")]),
+        ('ALERTS{alertname="FraudstreamNone"}', [("ALERTS", "alertname", "FraudstreamNone")]),
+        ('fraudstream_drift_psi{model=~"$model",feature="mine"}', []),
+    ],
+)
+def test_a_query_that_names_what_nobody_emits_would_be_found(expression, found):
+    assert wrong(expression) == found
+
+
+def test_live_processes_emit_what_the_code_says_with_the_labels_it_says(exposed):
+    ours = {name: labels for name, labels in exposed.items() if name.startswith("fraudstream_")}
+    assert set(ours) - set(EMITTED) == set()
+    for name, labels in ours.items():
+        assert labels is None or labels == set(EMITTED[name]), name
 
 
 def test_a_real_prometheus_scrapes_both_takes_the_rules_and_answers_every_query(composed, tmp_path):

@@ -70,14 +70,16 @@ def test_days_count_events_and_frauds():
 def test_the_card_names_quality_limits_and_plots_and_keeps_tables_whole(trained):
     data = judged()
     text = card_text(trained, data, {"data": {"sha256": "ab12", "first_ms": 0, "last_ms": DAY_MS}}, PLOTS[:2]).decode()
-    assert f"| ensemble | {trained.metrics['auc_roc']:.4f} |" in text
+    assert f"| ensemble | {trained.metrics['out_of_fold_auc_roc']:.4f} |" in text
+    for name in ("auc_roc", "average_precision", "xgboost_auc_roc", "lightgbm_average_precision"):
+        assert f"{trained.metrics[name]:.4f}" not in text, "a figure of the holdout"
     assert f"{trained.thresholds.review:.4f}" in text
     assert "1970-01-02" in text
     assert "`ab12`" in text
     assert r"X\|Y" in text
     assert "![quality](card_quality.svg)" in text
     assert "card_data.svg" not in text
-    assert f"The holdout has {data.labels.sum():,} frauds" in text
+    assert f"Of {data.labels.sum():,} frauds, a share" in text
 
 
 def test_plots_are_svg_without_dates_and_equal_in_another_process(tmp_path):

@@ -19,11 +19,12 @@ from models.evaluation_calibration import (
     log_odds_of,
     reliability,
 )
-from models.evaluation_cards import DAY_MS, CardPrecision, card_precision_at
+from models.evaluation_cards import CardPrecision, card_precision_at
 from models.evaluation_curves import curve, histogram
 from models.evaluation_policy import PolicySums, Prices, recall_and_cost
 from models.evaluation_ranking import Ranking
 from models.evaluation_segments import LEAST, MOST_SEGMENTS, OTHERS, amount_bands, segments
+from models.folds import DAY_MS
 from models.policy import Thresholds
 
 THRESHOLDS = Thresholds(0.5, 0.8)

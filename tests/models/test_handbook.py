@@ -1,13 +1,15 @@
 """The Handbook's protocol: whom a test day leaves out, and rivals that learn what they should."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import EvaluationError, TrainingError
-from models.evaluation_cards import DAY_MS
-from models.evaluation_handbook import HANDBOOK, History, Protocol, compare, split_by_protocol
+from models.evaluation_handbook import HANDBOOK, History, Protocol, _ensemble, compare, split_by_protocol
+from models.folds import DAY_MS
 from models.metrics import auc_roc
 from models.rivals import fit_logistic_regression, fit_random_forest
 
@@ -111,3 +113,14 @@ def test_a_forest_averages_the_shares_of_its_leaves():
 
 def test_the_handbooks_weeks_are_seven_days_each():
     assert (HANDBOOK.train_days, HANDBOOK.delay_days, HANDBOOK.test_days, HANDBOOK.days) == (7, 7, 7, 21)
+
+
+def test_every_model_learns_from_the_whole_week():
+    x, labels, _ = drawn(3_000)
+    rows = np.arange(len(x))
+    given = History(x, labels, rows * DAY_MS // 500, rows.astype(np.int32) % 50, ["a", "b", "c"])
+    # The newest tenth of the week tells something else.
+    turned = replace(given, labels=np.where(rows >= 2_700, 1 - labels, labels).astype(np.int8))
+    one, other = (_ensemble(each, rows, x[:200], seed=1, threads=1) for each in (given, turned))
+    for name in ("XGBoost", "LightGBM"):
+        assert (one[name] != other[name]).any(), name

@@ -11,7 +11,7 @@ import pytest
 
 from models.errors import ModelError
 from models.evaluation import Plan, Sample, evaluate
-from models.evaluation_cards import DAY_MS
+from models.folds import DAY_MS
 from models.policy import Thresholds
 from models.report import report_html, report_json
 from models.report_plots import plots

@@ -10,6 +10,8 @@ from models.folds import DAY_MS, Fold, Split, split_history
 from models.forest import parse_lightgbm, parse_xgboost
 from models.forest_engine import ForestMargins
 from models.history import sort_history
+from models.manifest import OUT_OF_FOLD
+from models.metrics import auc_roc
 from models.search import HONEST_A_FRAUD, SPACE, Trial, _sample, best, search
 from models.train import Plan, _final_rounds, train_ensemble
 
@@ -34,14 +36,14 @@ def data():
 @pytest.fixture(scope="module")
 def first(data):
     told = []
-    trained, held = train_ensemble(*data, feature_names=NAMES, plan=PLAN, progress=lambda *at: told.append(at))
-    return trained, held, told
+    trained, unseen = train_ensemble(*data, feature_names=NAMES, plan=PLAN, progress=lambda *at: told.append(at))
+    return trained, unseen, told
 
 
 def test_the_same_again_gives_the_same_and_progress_counts_every_step(data, first):
-    again, held = train_ensemble(*data, feature_names=NAMES, plan=PLAN)
+    again, unseen = train_ensemble(*data, feature_names=NAMES, plan=PLAN)
     assert again == first[0]
-    assert held.scores.tobytes() == first[1].scores.tobytes()
+    assert unseen.held.scores.tobytes() == first[1].held.scores.tobytes()
     assert first[2] == [(at, PLAN.steps) for at in range(1, PLAN.steps + 1)]
     assert PLAN.steps == 2 * 2 + 2 + 1
 
@@ -63,6 +65,24 @@ def test_what_may_not_be_learned_from_changes_no_model_and_no_threshold(data, fi
         assert getattr(found, name) == getattr(trained, name), name
     assert found.histograms.features == trained.histograms.features
     assert (found.metrics == trained.metrics) == (where == "gap")
+    # What is shown to whoever chooses a model knows nothing of the holdout.
+    assert out_of_fold(found) == out_of_fold(trained)
+
+
+def out_of_fold(trained):
+    return {name: value for name, value in trained.metrics.items() if name.startswith(OUT_OF_FOLD)}
+
+
+def test_figures_out_of_fold_are_those_of_the_folds_validation_parts(data, first):
+    _, y, times = data
+    trained, scored = first[0], first[1].out_of_fold
+    split = split_history(times, y, holdout_ms=PLAN.holdout_ms, label_delay_ms=PLAN.label_delay_ms, folds=PLAN.folds)
+    assert scored.rows.tolist() == list(range(split.folds[0].start, split.folds[-1].end))
+    assert (scored.labels == y[scored.rows]).all()
+    assert out_of_fold(trained)["out_of_fold_auc_roc"] == auc_roc(scored.scores, scored.labels)
+    assert {name.removeprefix(OUT_OF_FOLD) for name in out_of_fold(trained)} == trained.metrics.keys() - out_of_fold(
+        trained
+    ).keys()
 
 
 def test_every_training_row_is_learned_from(data, first):

@@ -3,7 +3,7 @@
 import pytest
 
 from models.errors import BundleError
-from models.sentences import MAX_LENGTH, Sentence, check_sentence
+from models.sentences import MAX_LENGTH, Sentence, check_sentence, in_major_units
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,9 @@ def test_money_is_said_by_whoever_knows_the_currency():
     assert sentence.fill("sum", 1234.0, lambda minor: f"{minor / 100:.2f} EUR") == "12.34 EUR spent today"
     assert sentence.fill("sum", 1234.0) == "1,234 in minor units spent today"
     assert sentence.fill("sum", 0.0) == "nothing spent today"
+
+
+def test_amounts_are_said_in_major_units_with_their_currency_where_it_is_known():
+    assert in_major_units(123_456) == "1,234.56"
+    assert in_major_units(123_456, 0, "JPY") == "123,456 JPY"
+    assert in_major_units(-5, 3, "KWD") == "-0.005 KWD"

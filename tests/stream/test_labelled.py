@@ -51,6 +51,21 @@ def payment(number, **other):
     }
 
 
+def test_times_and_labels_are_checked_in_order_of_time_before_any_feature_is_computed(lines, monkeypatch):
+    class TooFewError(Exception):
+        pass
+
+    def check(times_ms, labels):
+        assert times_ms.tolist() == [START_MS + 60_000 * number for number in range(4)]
+        assert labels.tolist() == [0, 1, 0, 1]
+        raise TooFewError
+
+    monkeypatch.setattr("stream.labelled.compute", lambda *_: pytest.fail("features were computed"))
+    path = lines([payment(number) for number in (3, 1, 0, 2)])
+    with pytest.raises(TooFewError):
+        read_labelled(path, "is_fraud", Mapping(), Limits(), SPEC, FEATURES, now_ms=NOW_MS, check=check)
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_rows_in_any_order_get_the_features_of_the_file_in_order_of_time(tmp_path, kind):
     table = simulate(Simulation(events=800, users=20, fraud_rate=0.1, seed=4))

@@ -36,35 +36,66 @@ def vector(number, time_ms, place=None):
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 40)), min_size=1, max_size=30),
-    st.dictionaries(st.integers(0, 15), st.tuples(st.booleans(), st.integers(0, 60)), max_size=10),
+    st.lists(
+        st.tuples(st.integers(0, 9), st.sampled_from(["a", "b", None]), st.integers(0, 40)), min_size=1, max_size=30
+    ),
+    st.dictionaries(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 11)),
+        st.tuples(st.booleans(), st.integers(0, 60)),
+        max_size=14,
+    ),
     st.integers(0, 20),
 )
-def test_the_join_equals_a_naive_one(payments, labelled, delay):
-    vectors = [vector(number, time_ms, (at % 3, at)) for at, (number, time_ms) in enumerate(payments)]
-    labels = {f"t{number}": Label(f"t{number}", fraud, time_ms) for number, (fraud, time_ms) in labelled.items()}
-    newest = max([time_ms for _, time_ms in payments] + [time_ms for _, time_ms in labelled.values()])
-    first: dict[str, Vector] = {}
+def test_the_join_equals_a_naive_one_by_user_and_transaction(sent, labelled, delay):
+    """None: the input topic no longer has the payment, so its user is not known but by a label that is left over."""
+    vectors = [vector(number, time_ms, (at % 3, at)) for at, (number, _, time_ms) in enumerate(sent)]
+    payments = {(at % 3, at): Payment(user, 1, 0, "", "") for at, (_, user, _) in enumerate(sent) if user is not None}
+    labels = {(u, f"t{n}"): Label(f"t{n}", u, fraud, time_ms) for (u, n), (fraud, time_ms) in labelled.items()}
+    newest = max([time_ms for _, _, time_ms in sent] + [time_ms for _, time_ms in labelled.values()])
+    theirs = {(user, f"t{number}") for number, user, _ in sent}
+    first: dict[tuple[str, str], Vector] = {}
     for one in sorted(vectors, key=lambda one: one.place):
+        user = sent[one.place[1]][1]
+        if user is None:
+            left = [key for key in labels if key[1] == one.transaction_id and key not in theirs]
+            if len(left) > 1:
+                continue
+            user = left[0][0] if left else ""
         if one.time_ms < newest - delay:
-            first.setdefault(one.transaction_id, one)
-    expected = sorted(first.values(), key=lambda one: (one.time_ms, one.place))
+            first.setdefault((user, one.transaction_id), one)
+    expected = sorted(first.items(), key=lambda each: (each[1].time_ms, each[1].place))
     refused: Counter[str] = Counter()
     if not expected:
         with pytest.raises(UsageError, match="younger than the label delay"):
-            join(vectors, labels, {}, FEATURES, label_delay_ms=delay, refused=refused)
+            join(vectors, labels, payments, FEATURES, label_delay_ms=delay, refused=refused)
         return
-    rows = join(vectors, labels, {}, FEATURES, label_delay_ms=delay, refused=refused)
-    assert rows.transaction_ids == [one.transaction_id for one in expected]
-    wanted = [bool(labels[i].is_fraud) if i in labels else False for i in rows.transaction_ids]
-    assert rows.labels.astype(bool).tolist() == wanted
-    left = rows.refused
-    assert len(expected) + left["younger_than_the_label_delay"] + left["repeated"] == len(vectors)
+    rows = join(vectors, labels, payments, FEATURES, label_delay_ms=delay, refused=refused)
+    assert list(zip(rows.user_ids, rows.transaction_ids, strict=True)) == [key for key, _ in expected]
+    assert rows.labels.astype(bool).tolist() == [key in labels and labels[key].is_fraud for key, _ in expected]
+
+
+def test_two_users_payments_of_the_same_id_are_two_and_each_has_its_own_label():
+    vectors = [vector(1, 10, (0, 0)), vector(1, 20, (1, 0)), vector(2, 90)]
+    payments = {(0, 0): Payment("a", 5, 0, "", ""), (1, 0): Payment("b", 6, 0, "", "")}
+    labels = {("b", "t1"): Label("t1", "b", True, 30)}
+    rows = join(vectors, labels, payments, FEATURES, label_delay_ms=50, refused=Counter())
+    assert rows.user_ids == ["a", "b"]
+    assert rows.labels.tolist() == [0, 1]
+    assert rows.refused == {"younger_than_the_label_delay": 1}
+
+
+def test_a_deleted_payment_that_may_be_one_of_several_users_is_left_out_and_counted():
+    labels = {(user, "t1"): Label("t1", user, user == "b", 30) for user in "ab"}
+    rows = join(
+        [vector(1, 10), vector(2, 20), vector(3, 90)], labels, {}, FEATURES, label_delay_ms=50, refused=Counter()
+    )
+    assert rows.transaction_ids == ["t2"]
+    assert rows.refused["label_of_several_users"] == 1
 
 
 def test_a_payment_the_input_topic_no_longer_has_keeps_its_amount_and_its_labels_user():
     payments = {(0, 1): Payment("u1", 4_200, currency_code("EUR"), "DE", "pos")}
-    labels = {"t2": Label("t2", True, 5, user_id=7)}
+    labels = {("7", "t2"): Label("t2", 7, True, 5)}
     rows = join(
         [vector(1, 10), vector(2, 20), vector(3, 30), vector(4, 90)],
         labels,

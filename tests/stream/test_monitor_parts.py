@@ -269,6 +269,30 @@ def value(metrics, name, **labels):
     return metrics.registry.get_sample_value(f"fraudstream_{name}", labels)
 
 
+def test_what_is_known_is_shown_with_the_word_that_it_has_caught_up():
+    """Rules hold what was last said until a monitor that has caught up says otherwise: not one scrape between them."""
+    model = ModelState("a", 1_000, {"amount": SubjectState(1_000, alarm=True)}, SubjectState(1_000), {})
+    watch = WatchSnapshot(1_000, True, ("w",), {"a": model}, (), {}, {}, (), Totals())
+    metrics = MonitorMetrics()
+    metrics.caught_up(watch)
+    assert value(metrics, "monitor_caught_up") == 1
+    assert value(metrics, "drift_alarm", model="a", feature="amount") == 1
+
+
+def test_a_joiner_shows_what_it_commits_and_whether_it_joins():
+    metrics = MonitorMetrics()
+    assert (value(metrics, "joiner_commits_total"), value(metrics, "joiner_live")) == (0, None)
+    metrics.rebuilding("decisions", 0, replay_from=0, live_from=9, reason="no index")
+    assert value(metrics, "joiner_live") == 0
+    metrics.live()
+    metrics.committed(20)
+    assert (value(metrics, "joiner_commits_total"), value(metrics, "joiner_live")) == (1, 1)
+    metrics.aborted("the broker does not answer")
+    assert value(metrics, "joiner_live") == 0
+    metrics.left()
+    assert value(metrics, "joiner_live") is None
+
+
 def test_when_the_last_label_came_is_known_again_after_reading_back_and_never_goes_back():
     watch = QualityWatch(
         window_ms=9_000,

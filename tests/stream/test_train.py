@@ -121,12 +121,14 @@ def test_it_says_how_good_the_ensemble_is_beside_its_base_models(trained):
     assert f"models/b: model {bundle.version}, 6,000 transactions, trained in " in said
     found = [line.split() for line in said.splitlines()]
     for name, key in (("ensemble", ""), ("XGBoost alone", "xgboost_"), ("LightGBM alone", "lightgbm_")):
-        figures = [f"{bundle.metrics[f'{key}{metric}']:.4f}" for metric in ("auc_roc", "average_precision")]
+        figures = [f"{bundle.metrics[f'out_of_fold_{key}{metric}']:.4f}" for metric in ("auc_roc", "average_precision")]
         assert [*name.split(), *figures] in found
     card = (trained[0] / "models" / "b" / "card.md").read_text()
     for heading in ("Data", "Quality", "Calibration", "Segments", "How it was trained", "Limits"):
         assert f"## {heading}" in card
-    assert f"| {bundle.metrics['average_precision']:.4f} |" in card
+    assert f"| {bundle.metrics['out_of_fold_average_precision']:.4f} |" in card
+    for name in ("auc_roc", "average_precision", "xgboost_auc_roc", "lightgbm_average_precision"):
+        assert f"{bundle.metrics[name]:.4f}" not in said + card, "a figure of the holdout, which is for the gates"
 
 
 def test_rows_may_come_in_any_order_of_time(train, history, command):

@@ -57,6 +57,7 @@ __all__ = [
     "jit",
     "lanes_kernel",
     "leafbits_kernel",
+    "lightgbm_text",
     "logistic",
     "manifest",
     "meta",

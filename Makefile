@@ -5,13 +5,14 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos lock clean
+.PHONY: help demo test lint bench chaos incidents lock clean
 
 help:
 	@echo "make demo   run the whole line on embedded defaults (about a minute)"
 	@echo "make test   lint, type-check and run every test"
 	@echo "make bench  print the first benchmark's table"
 	@echo "make chaos  the crash test at length: 100 kills, 1,000,000 events (about six minutes)"
+	@echo "make incidents  let things go wrong on the composed services, and print who is called when (about two minutes)"
 	@echo "make lock   resolve the pinned versions anew"
 	@echo "make clean  remove the environment and caches"
 
@@ -43,6 +44,9 @@ bench: $(READY)
 
 chaos: $(READY)
 	$(BIN)/python -m pytest --timeout 3600 --chaos-kills 100 --chaos-events 1000000 tests/stream/test_crash.py
+
+incidents: $(READY)
+	$(BIN)/python -m pytest -q -s tests/deploy/test_incident.py
 
 # uv resolves for every supported Python at once; only hashes and versions are kept, no addresses.
 COMPILE := pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header

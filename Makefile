@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-quick chaos lock lock-peers clean
+.PHONY: help demo test lint bench bench-quick chaos incidents lock lock-peers clean
 
 help:
 	@echo "make demo   run the whole line on embedded defaults (about a minute)"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench  measure ours beside the peers (hours; PART=\"peers latency\" for some of it, COMPARE=an earlier run's JSON)"
 	@echo "make bench-quick  ours, the null pipeline and the batched loop by hand, in under three minutes"
 	@echo "make chaos  a storm at length over 1,000,000 events, and 1,000,000 fuzzed inputs (SEED=... for another)"
+	@echo "make incidents  let things go wrong on the composed services, and print who is called when (about two minutes)"
 	@echo "make lock   resolve the pinned versions anew"
 	@echo "make clean  remove the environment and caches"
 
@@ -51,6 +52,9 @@ bench-quick: $(READY)
 chaos: $(READY)
 	$(BIN)/python -m pytest --timeout 7200 --chaos --chaos-seed $(SEED) --fuzzed 1000000 \
 	  tests/stream/test_chaos.py tests/stream/test_full_disk.py tests/stream/test_fuzz.py tests/stream/test_transaction_columns.py
+
+incidents: $(READY)
+	$(BIN)/python -m pytest -q -s tests/deploy/test_incident.py
 
 # uv resolves for every supported Python at once; only hashes and versions are kept, no addresses.
 COMPILE := pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header

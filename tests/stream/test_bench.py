@@ -20,12 +20,12 @@ def _bench_on_path(monkeypatch):
 
 
 def test_the_windows_of_the_peers_equal_the_naive_recomputation_bit_for_bit():
-    from listed_windows import columns, expired, features
+    from listed_windows import ITEM, columns, expired, features, packed, unpacked
     from oracle import Oracle, Payment
     from state.features import StateSpec, default_feature_set
 
     spec, rng = StateSpec(), random.Random(5)
-    oracle, window, at = Oracle(spec, default_feature_set()), ([], [], [], [], []), 1_750_000_000_000
+    oracle, window, kept, at = Oracle(spec, default_feature_set()), ([], [], [], [], []), b"", 1_750_000_000_000
     places = [spec.fields.index(name) for name in ("merchant_id", "country", "device_id")]
     for offset in range(400):
         at += int(rng.expovariate(1 / rng.choice([1_000, 3_000_000, 200_000_000])))
@@ -34,14 +34,16 @@ def test_the_windows_of_the_peers_equal_the_naive_recomputation_bit_for_bit():
         for place, value in zip(places, ids, strict=True):
             fields[place] = value
         payment = {"amount": cents / 100, "event_time": at}
-        payment |= {n: i for n, i in zip(("merchant_id", "country", "device_id"), ids, strict=True) if i}
+        payment |= {n: f"x-{i}" for n, i in zip(("merchant_id", "country", "device_id"), ids, strict=True) if i}
         for column, value in zip(window, columns(payment), strict=True):
             column.append(value)
         gone = expired(window[0])
         for column in window:
             del column[:gone]
+        kept = (kept + packed(payment))[gone * ITEM.size :]
         expected, _ = oracle.observe(b"u", Payment(at, offset, offset + 1, cents, 1, tuple(fields)))
-        assert np.array(features(*window), np.float32).tobytes() == expected.tobytes(), offset
+        for way in (window, unpacked(kept)):
+            assert np.array(features(*way), np.float32).tobytes() == expected.tobytes(), offset
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def _bench_on_path(monkeypatch):
     for folder in (BENCH, BENCH / "peers", BENCH.parent / "state"):
         monkeypatch.syspath_prepend(str(folder))
     yield
-    for name in ("listed_windows", "spread", "oracle"):
+    for name in ("listed_windows", "spread", "oracle", "figures"):
         sys.modules.pop(name, None)
 
 
@@ -70,3 +70,15 @@ def test_a_figure_of_another_run_is_read_by_its_first_number(measured, number):
     from spread import first_number
 
     assert first_number(measured) == number
+
+
+def test_a_run_is_compared_with_an_earlier_one_figure_by_figure_also_where_names_repeat():
+    from figures import Row, changes
+
+    def run(first, second):
+        named = [("ours", f"{first} events a second"), ("  CPU", "4.0"), ("null", f"{second}"), ("  CPU", f"{second}")]
+        return [Row(figure, measured, "") for figure, measured in named]
+
+    former = {"parts": {"peers": [row._asdict() for row in run("1,000", 10)]}}
+    found = changes(former, {"peers": [*run("1,500", 5), Row("new", "7", "")], "more": [Row("x", "1", "")]})
+    assert found == {("peers", 0): "+50%", ("peers", 1): "+0%", ("peers", 2): "-50%", ("peers", 3): "-50%"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from contender import Contender, Delivery, Job, job_argument
 from null import null
 from ours import ours, variants
-from scene import KEPT
+from scene import KEPT, MIDDLE, SHORT
 
 HERE = Path(__file__).parent
 BATCH = 2_048
@@ -48,7 +48,7 @@ def python_peer(
         python = str(environment(needs)) if needs else sys.executable
         return [python, str(HERE / script), job_argument(job), *arguments]
 
-    return Contender(name, delivery, command, slow=True, copies=copies, once=once)
+    return Contender(name, delivery, command, events=SHORT if once else MIDDLE, copies=copies, once=once)
 
 
 def kafka_streams(name: str, most: int) -> Contender:
@@ -66,7 +66,7 @@ def kafka_streams(name: str, most: int) -> Contender:
             str(most),
         ]
 
-    return Contender(name, "exactly_once", command, slow=True)
+    return Contender(name, "exactly_once", command, events=MIDDLE)
 
 
 def pyflink(name: str, script: str, *, closed: bool = False, once: bool = False) -> Contender:
@@ -76,7 +76,7 @@ def pyflink(name: str, script: str, *, closed: bool = False, once: bool = False)
         jars = java_program("flink_connector") / "jars"
         return [str(environment("flink")), str(HERE / script), job_argument(job), str(jars)]
 
-    return Contender(name, "exactly_once", command, slow=True, closed=closed, once=once)
+    return Contender(name, "exactly_once", command, events=SHORT, closed=closed, once=once)
 
 
 def java_program(name: str) -> Path:

@@ -17,6 +17,7 @@ import psutil
 
 from kafka_server import ROOT
 from line_output import LineTopics
+from scene import LONG
 
 SAMPLE_SECS = 0.02
 FAMILY_SECS = 0.5  # how often new children are looked for
@@ -55,7 +56,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Contender:
-    """command: of one process; copies: how many of them; slow: measured on fewer payments.
+    """command: of one process; copies: how many of them; events: how many payments it is measured on.
 
     closed: it decides a payment only once each partition has shown a later one, so each part ends with one of those.
     once: so slow that one round must do.
@@ -64,11 +65,15 @@ class Contender:
     name: str
     delivery: Delivery
     command: Callable[[Job], Sequence[str]]
-    slow: bool = False
+    events: int = LONG
     closed: bool = False
     once: bool = False
     copies: int = 1
     environ: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_peer(self) -> bool:
+        return not self.name.startswith(("ours", "null"))
 
     @property
     def label(self) -> str:

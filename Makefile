@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-quick chaos lock lock-peers clean
+.PHONY: help demo test lint bench bench-quick chaos swaps lock lock-peers clean
 
 help:
 	@echo "make demo   run the whole line on embedded defaults (about a minute)"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench  measure ours beside the peers (hours; PART=\"peers latency\" for some of it, COMPARE=an earlier run's JSON)"
 	@echo "make bench-quick  ours, the null pipeline and the batched loop by hand, in under three minutes"
 	@echo "make chaos  the crash test at length: 100 kills, 1,000,000 events (about six minutes)"
+	@echo "make swaps  60 promotions while two workers score 200,000 events, each killed in the middle of one"
 	@echo "make lock   resolve the pinned versions anew"
 	@echo "make clean  remove the environment and caches"
 
@@ -49,6 +50,9 @@ bench-quick: $(READY)
 
 chaos: $(READY)
 	$(BIN)/python -m pytest --timeout 3600 --chaos-kills 100 --chaos-events 1000000 tests/stream/test_crash.py
+
+swaps: $(READY)
+	$(BIN)/python -m pytest --timeout 3600 --promotions 60 --promotion-events 200000 tests/stream/test_promotions.py -k many_promotions
 
 # uv resolves for every supported Python at once; only hashes and versions are kept, no addresses.
 COMPILE := pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header

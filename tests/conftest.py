@@ -101,11 +101,11 @@ def absent(reason: str) -> NoReturn:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make chaos` run the crash test at length."""
+    """Let `make chaos` and `make swaps` run the crash test and the test of swaps at length."""
     parser.addoption("--chaos-kills", type=int, default=12, help="kill -9 so many times in the crash test")
     parser.addoption("--chaos-events", type=int, default=50_000, help="over so many events")
-    parser.addoption("--promotions", type=int, default=20, help="promote so many times while workers score")
-    parser.addoption("--promotion-events", type=int, default=40_000, help="over so many events")
+    parser.addoption("--promotions", type=int, default=10, help="promote so many times while workers score")
+    parser.addoption("--promotion-events", type=int, default=20_000, help="over so many events")
     parser.addoption("--fuzzed", type=int, default=20_000, help="read so many messages that nobody should have sent")
 
 

@@ -47,7 +47,7 @@ BATCH = 2048
 LEARNED = 200_000  # rows of a history, those before the ones that are scored
 REVIEW_RATE = 0.02
 META = MetaModel(bias=-0.2, xgboost=0.5, lightgbm=0.5)
-BOUND = 6  # times, from 512 rows on
+BOUND = 10  # times, from 512 rows on
 ONE_EVENT_US = 100
 # Scripts in peers/, by the environment each needs; what they give of a row's two margins.
 OUTSIDE = {"tl2cgen": ("trees_tl2cgen.py", slice(None)), "lleaves": ("trees_lleaves.py", slice(1, 2))}

@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-quick chaos incidents lock lock-peers clean
+.PHONY: help demo test lint bench bench-quick chaos incidents swaps lock lock-peers clean
 
 help:
 	@echo "make demo   run the whole line on embedded defaults (about a minute)"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench-quick  ours, the null pipeline and the batched loop by hand, in under three minutes"
 	@echo "make chaos  a storm at length over 1,000,000 events, and 1,000,000 fuzzed inputs (SEED=... for another)"
 	@echo "make incidents  let things go wrong on the composed services, and print who is called when (about two minutes)"
+	@echo "make swaps  60 promotions while two workers score 200,000 events, each killed in the middle of one"
 	@echo "make lock   resolve the pinned versions anew"
 	@echo "make clean  remove the environment and caches"
 
@@ -55,6 +56,9 @@ chaos: $(READY)
 
 incidents: $(READY)
 	$(BIN)/python -m pytest -q -s tests/deploy/test_incident.py
+
+swaps: $(READY)
+	$(BIN)/python -m pytest --timeout 3600 --promotions 60 --promotion-events 200000 tests/stream/test_promotions.py -k many_promotions
 
 # uv resolves for every supported Python at once; only hashes and versions are kept, no addresses.
 COMPILE := pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header

@@ -2,7 +2,7 @@
 
 Compiling takes tens of seconds and holds the interpreter's lock for most of them, in which a worker would decide
 nothing. So another process compiles, at a lower priority, and leaves the machine code in Numba's cache on disk, where
-`state.windows.warm` then finds it in a moment. One compiles at a time on a machine: two workers that follow one
+`state.windows.load` then finds it in a moment. One compiles at a time on a machine: two workers that follow one
 registry meet the same feature set at once, and the second then finds what the first has written.
 
     worker's thread                              process beside it
@@ -43,7 +43,7 @@ FAILED: Final = 1
 def compile_beside(spec: StateSpec, feature_set: FeatureSet, patience_secs: float = PATIENCE_SECS) -> str:
     """Have the kernel of a feature set compiled and wait for it; return why that failed, or nothing.
 
-    Waits without the interpreter's lock. Afterwards `state.windows.warm` in this process finds the kernel on disk.
+    Waits without the interpreter's lock. Afterwards `state.windows.load` finds the kernel.
     """
     task = json.dumps({"spec": asdict(spec), "feature_set": feature_set.source.decode()})
     paths = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109 - what an empty entry means
@@ -104,7 +104,7 @@ def _compile(spec: StateSpec, feature_set: FeatureSet) -> str:
 
         with _turn():
             windows.warm(spec, feature_set)
-            found = windows.on_disk(spec, feature_set)
+            found = windows.load(spec, feature_set)
     # RuntimeError is what Numba raises where it finds no folder to keep its work in.
     except (OSError, RuntimeError, StateError) as error:
         return f"it cannot be compiled or kept on disk ({error})"

@@ -30,13 +30,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from state import kernel_blocks, kernel_observe, kernel_records, kernel_users, record
 from state.arena import Arena
+from state.compiled import NotOnDisk, found_or_nothing
 from state.events import AMOUNT_LIMIT_MINOR, TIME_LIMIT_MS, Events
 from state.features import FeatureSet, StateSpec, default_feature_set
 from state.kernel_layout import (
@@ -377,14 +377,18 @@ def is_warm(spec: StateSpec, feature_set: FeatureSet) -> bool:
     return key(compile_plan(spec, feature_set)) in _observers
 
 
-def on_disk(spec: StateSpec, feature_set: FeatureSet) -> bool:
-    """Whether a new process will find the feature set's kernel on disk; compiles it if not. Raises FeatureSetError."""
+def load(spec: StateSpec, feature_set: FeatureSet) -> bool:
+    """Take up the feature set's faster kernel if it is on disk; nothing is compiled. Raises FeatureSetError."""
     plan = compile_plan(spec, feature_set)
     windows = Windows(spec, feature_set, reserve_bytes=1)
-    fresh: Any = kernel_observe.observe_for(plan)  # a function of Numba's, which counts where it was found
-    windows._observe = fresh  # noqa: SLF001
-    _run_kernels(windows)
-    return bool(sum(fresh.stats.cache_hits.values()))
+    windows._observe = kernel_observe.observe_for(plan)  # noqa: SLF001
+    try:
+        with found_or_nothing(windows._observe):  # noqa: SLF001
+            _run_kernels(windows)
+    except NotOnDisk:
+        return False
+    _observers[key(plan)] = windows._observe  # noqa: SLF001
+    return True
 
 
 def _run_kernels(windows: "Windows") -> None:

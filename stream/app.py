@@ -17,7 +17,7 @@ from state.memory_store import MemoryStore
 from state.redis_store import RedisStore
 from state.sqlite_store import SqliteStore
 from state.store import Namespace, Store
-from state.windows import Windows, is_warm, warm
+from state.windows import Windows, is_warm, load, warm
 from stream.assignment import Assignment
 from stream.breaker import Breaker
 from stream.checkpoint import Checkpointer
@@ -256,14 +256,13 @@ class _Models:
 
         Compiled in a process beside this one: in a thread of this one nothing would be decided for many seconds.
         """
-        if is_warm(self._spec, features):
+        if is_warm(self._spec, features) or load(self._spec, features):
             return ""
         started = time.monotonic()
         if failure := compile_beside(self._spec, features):
             return failure
         _tell_if_long(time.monotonic() - started)
-        warm(self._spec, features)
-        return ""
+        return "" if load(self._spec, features) else "what was compiled beside this worker is not found on disk"
 
 
 def _swapper(settings: Settings, observer: Observer, models: _Models, running: Model) -> Swapper:

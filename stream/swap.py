@@ -212,7 +212,8 @@ class Swapper:
         if running == self._kept:
             return
         try:
-            self._cache.keep(running, self._source.open(running))
+            with _beside_the_loop():
+                self._cache.keep(running, self._source.open(running))
         except EXPECTED as error:
             if not self._cannot_keep:
                 log.warning("the model cannot be kept for a start without the registry: %s", error)

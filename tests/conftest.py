@@ -109,11 +109,11 @@ def redis_or_absent(*, cluster: bool = False) -> RedisServer:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make chaos` run the storm at length."""
+    """Let `make chaos` and `make swaps` run their tests at length."""
     parser.addoption("--chaos", action="store_true", help="let the storm be long: 1,000,000 events, 600 trees")
     parser.addoption("--chaos-seed", type=int, default=20260101, help="draw the storm from this")
-    parser.addoption("--promotions", type=int, default=20, help="promote so many times while workers score")
-    parser.addoption("--promotion-events", type=int, default=40_000, help="over so many events")
+    parser.addoption("--promotions", type=int, default=10, help="promote so many times while workers score")
+    parser.addoption("--promotion-events", type=int, default=20_000, help="over so many events")
     parser.addoption("--fuzzed", type=int, default=20_000, help="read so many messages that nobody should have sent")
 
 

@@ -10,26 +10,24 @@ from dataclasses import asdict
 import pytest
 
 from small_models import FOREIGN_FEATURES, other_features
-from state import compile_process, kernel_observe, windows
+from state import compile_process, windows
 from state.compile_process import LOCK, compile_beside
 from state.features import StateSpec, parse_feature_set
 
 SPEC = StateSpec()
 
 
-def test_what_was_compiled_beside_is_found_on_disk(monkeypatch):
-    made = []
-
-    def noted(plan, make=kernel_observe.observe_for):
-        made.append(make(plan))
-        return made[-1]
-
+def test_what_was_compiled_beside_is_found_on_disk_and_nothing_is_compiled_here(monkeypatch):
     monkeypatch.setattr(windows, "_observers", {})
-    monkeypatch.setattr(kernel_observe, "observe_for", noted)
     assert compile_beside(SPEC, other_features()) == ""
-    windows.warm(SPEC, other_features())
+    assert windows.load(SPEC, other_features())
     assert windows.is_warm(SPEC, other_features())
-    assert [sum(one.stats.cache_misses.values()) for one in made] == [0]
+
+
+def test_what_was_never_compiled_is_not_found_and_not_compiled_either():
+    seldom = StateSpec(max_events=3_331)
+    assert not windows.load(seldom, other_features())
+    assert not windows.is_warm(seldom, other_features())
 
 
 def test_a_set_that_the_state_does_not_serve_is_said_in_its_own_sentence():
@@ -59,7 +57,7 @@ def test_a_cache_that_cannot_be_written_is_the_reason_told(monkeypatch, error):
 
 def test_a_kernel_that_is_not_on_disk_afterwards_is_the_reason_told(monkeypatch):
     monkeypatch.setattr(windows, "warm", lambda *_: None)
-    monkeypatch.setattr(windows, "on_disk", lambda *_: False)
+    monkeypatch.setattr(windows, "load", lambda *_: False)
     assert compile_process._compile(SPEC, other_features()) == "what was compiled is not found on disk again"
 
 

@@ -311,6 +311,7 @@ def test_the_kernel_of_another_feature_set_is_there_when_the_swap_comes(stand, b
 
 def test_where_a_kernel_cannot_be_compiled_the_swap_comes_all_the_same_and_says_so(stand, bundles, monkeypatch, caplog):
     monkeypatch.setattr("state.windows._observers", {})
+    monkeypatch.setattr("stream.app.load", lambda *_: False)
     monkeypatch.setattr("stream.app.compile_beside", lambda *_: "No space left on device")
     stand.told = Observers(stand.told, LogObserver(b"key"))
     stand.swapper._observer = stand.told

@@ -11,7 +11,7 @@ help:
 	@echo "make demo   run the whole line on embedded defaults (about a minute)"
 	@echo "make test   lint, type-check and run every test"
 	@echo "make bench  print the first benchmark's table"
-	@echo "make chaos  the crash test at length: 100 kills, 1,000,000 events (about six minutes)"
+	@echo "make chaos  crash tests at length: worker, monitor, joiner; 100 kills, 1,000,000 events (about fifteen minutes)"
 	@echo "make incidents  let things go wrong on the composed services, and print who is called when (about two minutes)"
 	@echo "make lock   resolve the pinned versions anew"
 	@echo "make clean  remove the environment and caches"
@@ -44,6 +44,8 @@ bench: $(READY)
 
 chaos: $(READY)
 	$(BIN)/python -m pytest --timeout 3600 --chaos-kills 100 --chaos-events 1000000 tests/stream/test_crash.py
+	$(BIN)/python -m pytest --timeout 3600 --monitor-kills 12 tests/stream/test_monitor.py -k kills
+	PYTHONPATH=.:tests:tests/bench $(BIN)/python tests/bench/joiner.py --decisions 1000000 --kills 5
 
 incidents: $(READY)
 	$(BIN)/python -m pytest -q -s tests/deploy/test_incident.py

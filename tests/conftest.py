@@ -104,6 +104,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make chaos` run the crash test at length."""
     parser.addoption("--chaos-kills", type=int, default=12, help="kill -9 so many times in the crash test")
     parser.addoption("--chaos-events", type=int, default=50_000, help="over so many events")
+    parser.addoption("--monitor-kills", type=int, default=4, help="kill -9 the monitor so many times")
     parser.addoption("--promotions", type=int, default=20, help="promote so many times while workers score")
     parser.addoption("--promotion-events", type=int, default=40_000, help="over so many events")
 
@@ -120,6 +121,13 @@ def chaos_events(request: pytest.FixtureRequest) -> int:
     """How many events the crash test runs over."""
     events: int = request.config.getoption("--chaos-events")
     return events
+
+
+@pytest.fixture
+def monitor_kills(request: pytest.FixtureRequest) -> int:
+    """How many times the monitor is killed."""
+    kills: int = request.config.getoption("--monitor-kills")
+    return kills
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ ALERTS_SHOWN = 200
 
 WHAT_INDEX_SAYS = (
     "PSI: population stability index of the period against the days the model was trained on; 0 is equal, from "
-    "{bound:g} on it counts as drifted, if chi-squared with Benjamini and Hochberg's correction agrees. Greatest: of any "
-    "stretch of the period, in which a night or a weekend alone may stand out."
+    "{bound:g} on it counts as drifted, if chi-squared with Benjamini and Hochberg's correction agrees. Greatest: of "
+    "any stretch of the period, in which a night or a weekend alone may stand out."
 )
 
 

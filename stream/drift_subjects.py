@@ -17,8 +17,8 @@ from models.drift_statistics import (
     significant,
 )
 from stream.drift_period import DriftPeriod, ModelTraffic
-from stream.sections import DriftSettings
 from stream.watch_panes import SCORE, Layout
+from stream.watch_sections import DriftSettings
 
 __all__ = ["mix_moments", "model_drift", "segment_mixes", "whole_psi"]
 

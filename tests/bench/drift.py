@@ -41,7 +41,6 @@ from stream.currencies import EXPONENTS
 from stream.files import FileRecord
 from stream.mapping import Limits, Mapping
 from stream.observer import BatchReport, Scored, ScoredBy
-from stream.sections import DriftSettings, MonitorSettings
 from stream.segment_counts import SegmentCounts
 from stream.simulate import Simulation, simulate, transactions
 from stream.simulated_drift import KINDS, read_drift
@@ -49,6 +48,7 @@ from stream.simulated_labels import EARLY
 from stream.telemetry_interval import Interval, new_bins
 from stream.telemetry_record import MISSING, reference_hash
 from stream.watch import Watch
+from stream.watch_sections import DriftSettings, MonitorSettings
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000

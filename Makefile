@@ -13,7 +13,7 @@ help:
 	@echo "make test   lint, type-check and run every test"
 	@echo "make bench  measure ours beside the peers (hours; PART=\"peers latency\" for some of it, COMPARE=an earlier run's JSON)"
 	@echo "make bench-quick  ours, the null pipeline and the batched loop by hand, in under three minutes"
-	@echo "make chaos  a storm at length over 1,000,000 events, and 1,000,000 fuzzed inputs (SEED=... for another)"
+	@echo "make chaos  a storm at length over 1,000,000 events, and 1,000,000 fuzzed inputs; monitor and joiner killed (SEED=... draws another)"
 	@echo "make incidents  let things go wrong on the composed services, and print who is called when (about two minutes)"
 	@echo "make swaps  60 promotions while two workers score 200,000 events, each killed in the middle of one"
 	@echo "make lock   resolve the pinned versions anew"
@@ -53,6 +53,8 @@ bench-quick: $(READY)
 chaos: $(READY)
 	$(BIN)/python -m pytest --timeout 7200 --chaos --chaos-seed $(SEED) --fuzzed 1000000 \
 	  tests/stream/test_chaos.py tests/stream/test_full_disk.py tests/stream/test_fuzz.py tests/stream/test_transaction_columns.py
+	$(BIN)/python -m pytest --timeout 3600 --monitor-kills 12 tests/stream/test_monitor.py -k kills
+	PYTHONPATH=.:tests:tests/bench $(BIN)/python tests/bench/joiner.py --decisions 1000000 --kills 5
 
 incidents: $(READY)
 	$(BIN)/python -m pytest -q -s tests/deploy/test_incident.py

@@ -16,11 +16,11 @@ import numpy as np
 
 from models.drift_statistics import DEPENDENCE, chi_squared, psi, psi_by_chance, significant
 from stream.alert_record import Alert
-from stream.sections import DriftSettings
 from stream.telemetry_record import OTHER, Telemetry
 from stream.watch_alerts import AlertBook, Cause
 from stream.watch_findings import mix_finding
 from stream.watch_panes import Times
+from stream.watch_sections import DriftSettings
 from stream.watch_snapshot import MixState
 
 __all__ = ["DecisionMix"]

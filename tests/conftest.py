@@ -112,6 +112,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make chaos` and `make swaps` run their tests at length."""
     parser.addoption("--chaos", action="store_true", help="let the storm be long: 1,000,000 events, 600 trees")
     parser.addoption("--chaos-seed", type=int, default=20260101, help="draw the storm from this")
+    parser.addoption("--monitor-kills", type=int, default=4, help="kill -9 the monitor so many times")
     parser.addoption("--promotions", type=int, default=10, help="promote so many times while workers score")
     parser.addoption("--promotion-events", type=int, default=20_000, help="over so many events")
     parser.addoption("--fuzzed", type=int, default=20_000, help="read so many messages that nobody should have sent")
@@ -136,6 +137,13 @@ def chaos_seed(request: pytest.FixtureRequest) -> int:
     """What the storm is drawn from."""
     seed: int = request.config.getoption("--chaos-seed")
     return seed
+
+
+@pytest.fixture
+def monitor_kills(request: pytest.FixtureRequest) -> int:
+    """How many times the monitor is killed."""
+    kills: int = request.config.getoption("--monitor-kills")
+    return kills
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import psutil
 
-from kafka_server import ROOT
+from kafka_server import ROOT, watch
 from line_output import LineTopics
 from scene import LONG
 
@@ -104,6 +104,8 @@ class Watched:
             )
             for _ in range(contender.copies)
         ]
+        # However the race ends, nothing of it is left.
+        self._watchdogs = [watch(root.pid, Path(job.folder)) for root in self._roots]
         self._servers = servers
         self._samples: list[tuple[float, float, float]] = []
         self._family: list[psutil.Process] = []
@@ -141,6 +143,9 @@ class Watched:
         self._done.set()
         self._thread.join()
         family = self._children()
+        for watchdog in self._watchdogs:
+            watchdog.kill()
+            watchdog.communicate()
         for root in self._roots:
             root.send_signal(signal.SIGTERM)
         for root in self._roots:

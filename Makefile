@@ -1,18 +1,20 @@
 # Two commands do everything: `make demo` and `make test`. The rest is for who works on the project.
 PYTHON ?= python3
 VENV   ?= .venv
+SEED   ?= 20260101
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-quick chaos swaps lock lock-peers clean
+.PHONY: help demo test lint bench bench-quick chaos incidents swaps lock lock-peers clean
 
 help:
 	@echo "make demo   run the whole line on embedded defaults (about a minute)"
 	@echo "make test   lint, type-check and run every test"
 	@echo "make bench  measure ours beside the peers (hours; PART=\"peers latency\" for some of it, COMPARE=an earlier run's JSON)"
 	@echo "make bench-quick  ours, the null pipeline and the batched loop by hand, in under three minutes"
-	@echo "make chaos  the crash test at length: 100 kills, 1,000,000 events (about six minutes)"
+	@echo "make chaos  a storm at length over 1,000,000 events, and 1,000,000 fuzzed inputs; monitor and joiner killed (SEED=... draws another)"
+	@echo "make incidents  let things go wrong on the composed services, and print who is called when (about two minutes)"
 	@echo "make swaps  60 promotions while two workers score 200,000 events, each killed in the middle of one"
 	@echo "make lock   resolve the pinned versions anew"
 	@echo "make clean  remove the environment and caches"
@@ -49,7 +51,13 @@ bench-quick: $(READY)
 	$(BENCH) --quick $(if $(COMPARE),--compare $(COMPARE))
 
 chaos: $(READY)
-	$(BIN)/python -m pytest --timeout 3600 --chaos-kills 100 --chaos-events 1000000 tests/stream/test_crash.py
+	$(BIN)/python -m pytest --timeout 7200 --chaos --chaos-seed $(SEED) --fuzzed 1000000 \
+	  tests/stream/test_chaos.py tests/stream/test_full_disk.py tests/stream/test_fuzz.py tests/stream/test_transaction_columns.py
+	$(BIN)/python -m pytest --timeout 3600 --monitor-kills 12 tests/stream/test_monitor.py -k kills
+	PYTHONPATH=.:tests:tests/bench $(BIN)/python tests/bench/joiner.py --decisions 1000000 --kills 5
+
+incidents: $(READY)
+	$(BIN)/python -m pytest -q -s tests/deploy/test_incident.py
 
 swaps: $(READY)
 	$(BIN)/python -m pytest --timeout 3600 --promotions 60 --promotion-events 200000 tests/stream/test_promotions.py -k many_promotions

@@ -77,7 +77,7 @@ def _auc(rows: Labelled, holdout: Mapping[str, float], min_frauds: int) -> Compa
 
 def _recall(rows: Labelled, holdout: Mapping[str, float], min_frauds: int) -> Comparison | None:
     if "review_recall" not in holdout or "decline_recall" not in holdout:
-        return None  # a version with other thresholds has no figures at them
+        return None  # other thresholds, without a holdout to compute figures at them
     passed = rows.frauds & (rows.outcomes < DECLINE)
     left = holdout["frauds"] * (1.0 - holdout["decline_recall"])
     if min(float(np.count_nonzero(passed)), left) < min_frauds:

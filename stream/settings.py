@@ -23,24 +23,20 @@ from stream.secret import Secret
 from stream.sections import (
     EMBEDDED,
     CodecSettings,
-    DriftSettings,
     KafkaSettings,
-    LabelSettings,
     LogSettings,
     MetricsSettings,
     ModelSettings,
-    MonitorSettings,
     Properties,
-    QualitySettings,
     RegistrySettings,
     StateSettings,
     StoreSettings,
-    TelemetrySettings,
     TopicSettings,
     WorkerSettings,
 )
 from stream.settings_reader import WrongValueError
 from stream.watch_memory import memory_ms
+from stream.watch_sections import DriftSettings, LabelSettings, MonitorSettings, QualitySettings, TelemetrySettings
 
 __all__ = ["FIXED_PROPERTIES", "Settings", "load_settings", "settings_table"]
 

@@ -34,7 +34,6 @@ from typing import Final
 
 from models.histograms import Histograms, render_histograms
 from stream.alert_record import Alert
-from stream.sections import DriftSettings, MonitorSettings, TelemetrySettings
 from stream.telemetry_record import Telemetry, reference_hash
 from stream.watch_alerts import AlertBook, Cause, open_alerts
 from stream.watch_clock import JUMP_MS, StreamClock
@@ -45,6 +44,7 @@ from stream.watch_memory import comparing_ms, memory_ms
 from stream.watch_mix import DecisionMix
 from stream.watch_model import WatchedModel
 from stream.watch_panes import Times
+from stream.watch_sections import DriftSettings, MonitorSettings, TelemetrySettings
 from stream.watch_snapshot import Aside, CoverageState, Totals, WatchSnapshot
 
 __all__ = ["Watch", "memory_ms", "open_alerts"]

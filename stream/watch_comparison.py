@@ -38,8 +38,8 @@ from models.drift_statistics import (
     significant,
     superiority,
 )
-from stream.sections import DriftSettings
 from stream.watch_panes import Layout
+from stream.watch_sections import DriftSettings
 
 __all__ = ["Compared", "Figures", "State", "Vectors", "compare", "judge", "whole"]
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from stream.alert_record import Signal
-from stream.sections import DriftSettings
 from stream.watch_alerts import Finding
 from stream.watch_comparison import Figures
 from stream.watch_coverage import Gap
 from stream.watch_panes import SCORE
+from stream.watch_sections import DriftSettings
 from stream.watch_snapshot import AdversarialState
 
 __all__ = ["adversarial_finding", "coverage_finding", "mix_finding", "subject_findings", "unknown_model_finding"]

@@ -11,12 +11,13 @@ from prometheus_client.core import Metric
 
 from models.drift_detectors import DETECTORS
 from stream.families import counts, gauge, gauges
+from stream.watch_panes import SCORE as WATCHED_SCORE
 from stream.watch_snapshot import ASIDES, ModelState, SubjectState, Totals, WatchSnapshot
 
-__all__ = ["SCORE", "watch_families"]
+__all__ = ["watch_families"]
 
 MS_PER_SEC: Final = 1000.0
-#: What detections call the score.
+#: What the score is called among the values of a label.
 SCORE: Final = "score"
 
 _OF_SUBJECT: Final[dict[str, tuple[str, Callable[[SubjectState], float | None]]]] = {
@@ -87,7 +88,7 @@ def _counted(watch: WatchSnapshot, before: Totals, uncovered: Mapping[int, int])
         ["partition"],
         {(str(partition),): count for partition, count in uncovered.items()},
     )
-    found = _since(totals.detections, before.detections, _detectable(watch.models))
+    found = _since(_labelled(totals.detections), _labelled(before.detections), _detectable(watch.models))
     yield counts("detector_alarms", "Detections of River's detectors.", ["detector", "subject"], found)
     aside = _since(totals.set_aside, before.set_aside, dict.fromkeys(ASIDES, 0))
     yield counts(
@@ -96,6 +97,10 @@ def _counted(watch: WatchSnapshot, before: Totals, uncovered: Mapping[int, int])
         ["reason"],
         {(reason,): count for reason, count in aside.items()},
     )
+
+
+def _labelled(detections: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    return {(found, SCORE if of == WATCHED_SCORE else of): count for (found, of), count in detections.items()}
 
 
 def _since(now: Mapping[Any, int], then: Mapping[Any, int], known: Mapping[Any, int]) -> dict[Any, int]:

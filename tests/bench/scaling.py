@@ -11,7 +11,7 @@ from kafka_topics import Topics
 from ours import ours
 from race import Measured, Ring
 from redis_server import RedisServer
-from scene import LONG, SHORT, scene
+from scene import LONG, scene
 from spread import spread
 
 PARTITIONS = (1, 2, 4, 8)
@@ -25,7 +25,7 @@ def table(rounds: int = ROUNDS) -> list[Row]:
     found: dict[tuple[int, int], list[Measured]] = defaultdict(list)
     with KafkaServer() as kafka, RedisServer() as redis:
         servers = [kafka.pid, redis.pid]
-        ring = Ring(scene(), Topics(kafka.bootstrap), redis.url, servers, {True: SHORT, False: LONG // 2})
+        ring = Ring(scene(), Topics(kafka.bootstrap), redis.url, servers, LONG // 2)
         for number in range(rounds):
             for partitions, workers in shapes if number % 2 == 0 else reversed(shapes):
                 one = ring.run(replace(ours(), copies=workers), partitions=partitions)

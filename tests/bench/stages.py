@@ -24,7 +24,7 @@ from kafka_topics import Topics
 from ours import settings_of
 from race import Ring
 from redis_server import RedisServer
-from scene import LONG, SHORT, WARM, scene
+from scene import WARM, scene
 from spread import spread
 
 STAGES = {
@@ -47,7 +47,7 @@ def table(rounds: int = ROUNDS) -> list[Row]:
     found: list[Counter[str]] = []
     with KafkaServer() as kafka, RedisServer() as redis, tempfile.TemporaryDirectory() as folder:
         servers = [kafka.pid, redis.pid]
-        ring = Ring(scene(), Topics(kafka.bootstrap), redis.url, servers, {True: SHORT, False: LONG})
+        ring = Ring(scene(), Topics(kafka.bootstrap), redis.url, servers)
         for number in range(rounds):
             target = Path(folder, f"{number}.json")
 

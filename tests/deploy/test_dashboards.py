@@ -10,10 +10,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
-import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -23,10 +19,10 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployment import DEPLOY, RULES, program, rules
+from deployment import DEPLOY, rules
 from emitted import OPEN, emitted
-from kafka_server import free_port
 from queries import named
+from servers import Prometheus, until
 
 GRAFANA = DEPLOY / "grafana"
 FILES = sorted((GRAFANA / "dashboards").glob("*.json"))
@@ -218,57 +214,21 @@ def test_live_processes_emit_what_the_code_says_with_the_labels_it_says(exposed)
 
 
 def test_a_real_prometheus_scrapes_both_takes_the_rules_and_answers_every_query(composed, tmp_path):
-    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
-    config["rule_files"] = [str(path) for path in RULES]
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    del config["alerting"]
-    for job in config["scrape_configs"]:
-        names = [target.partition(":")[0] for target in job["static_configs"][0]["targets"]]
-        job["static_configs"][0]["targets"] = [urllib.parse.urlsplit(composed[name].url).netloc for name in names]
-    path = tmp_path / "prometheus.yml"
-    path.write_text(yaml.safe_dump(config))
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            program("prometheus"),
-            f"--config.file={path}",
-            f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with Prometheus(tmp_path, composed.targets) as prometheus:
+        ask = prometheus.ask
 
-    def ask(query):
-        data = urllib.parse.urlencode({"query": query}).encode()
-        with opener.open(f"http://127.0.0.1:{port}/api/v1/query", data, timeout=30) as answer:
-            return json.loads(answer.read())["data"]["result"]
+        def scraped():
+            up = ask("count(up == 1)")
+            return up and up[0]["value"][1] == "3" and ask("fraudstream:lag_records:sum")
 
-    def scraped():
-        try:
-            return ask("count(up == 1)")[0]["value"][1] == "3" and ask("fraudstream:lag_records:sum")
-        except (OSError, IndexError):
-            return False
-
-    try:
-        deadline, tick = time.monotonic() + 90, threading.Event()
-        while not scraped():
-            assert time.monotonic() < deadline, "Prometheus has not scraped all three within 90 s"
-            tick.wait(0.2)
+        until(scraped, "Prometheus has scraped all three", 90)
         for where, expression in expressions():
             filled = re.sub(r"\$\w+", ".*", expression)
             assert isinstance(ask(filled), list), where
         # A rate takes two scrapes, which a machine that starts quickly has not had yet.
-        deadline = time.monotonic() + 60
-        while not ask("sum by (instance) (rate(fraudstream_events_total[1m])) >= 0"):
-            assert time.monotonic() < deadline, "no rate of events within 60 s"
-            tick.wait(0.2)
+        until(lambda: ask("sum by (instance) (rate(fraudstream_events_total[1m])) >= 0"), "there is a rate of events")
         critical = 'ALERTS{severity="critical",alertstate="firing"}'
         assert ask(critical) == [], "nothing is wrong, so nobody is called"
-    finally:
-        process.kill()
-        process.wait(30)
 
 
 def lost(before, after, path=""):

@@ -1,12 +1,12 @@
 """Bundles made once a session, a registry of each test's own, its office and its verbs."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from registry_cases import OTHER, WIDE
 
+from command import run_here
 from models.bundle import open_bundle
 from models.gate_cost import Cost
 from models.manifest import MANIFEST
@@ -14,7 +14,6 @@ from models.policy import Thresholds
 from models.threshold_change import with_thresholds
 from simulated_holdout import write_simulated_holdout
 from state.features import StateSpec, default_feature_set, parse_feature_set
-from stream import cli
 from stream.promotion import Office
 from stream.registry import Registry
 from stream.registry_directory import Versions
@@ -88,11 +87,7 @@ def run(settings, monkeypatch, capsys):
     monkeypatch.setenv("FRAUDSTREAM_REGISTRY__GATES__MIN_SLOPE", "0.01")
 
     def run(*args):
-        monkeypatch.setattr(sys, "argv", ["fraudstream", "models", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return ended.value.code, printed.out, printed.err
+        done = run_here(monkeypatch, capsys, "models", *args)
+        return done.returncode, done.stdout, done.stderr
 
     return run

@@ -13,9 +13,9 @@ from state.features import StateSpec, default_feature_set
 from stream.errors import SettingsError
 from stream.mapping import Limits, Mapping
 from stream.quantity import Duration
-from stream.sections import DriftSettings, MonitorSettings
 from stream.settings import FIXED_PROPERTIES, Settings, load_settings, settings_table
 from stream.watch_memory import memory_ms
+from stream.watch_sections import DriftSettings, MonitorSettings
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from models.histograms import reference
 from scored_part import Part
 from stream.clients import telemetry_config
 from stream.observer import BatchReport, Observer, Scored, ScoredBy
-from stream.sections import TelemetrySettings
 from stream.settings import load_settings
 from stream.telemetry import TelemetryObserver, worker_name
 from stream.telemetry_record import Sample, decode_telemetry
 from stream.telemetry_writer import TelemetryWriter
+from stream.watch_sections import TelemetrySettings
 
 NAMES = ("approve", "review", "decline")
 START_MS = 1_750_000_000_300

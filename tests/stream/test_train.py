@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from command import Command, sentence
+from command import Command, run_here, sentence
 from models.bundle import open_bundle
 from models.ensemble import load_engine
 from models.holdout import read_holdout
@@ -31,17 +31,19 @@ def history():
 
 
 @pytest.fixture
-def command(tmp_path):
-    return Command(tmp_path)
+def folder(tmp_path, monkeypatch):
+    """Where the command runs."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
-def train(command, history):
-    """train(table, …) writes h.parquet and runs the command on it."""
+def train(folder, history, monkeypatch, capsys):
+    """train(table, …) writes h.parquet and runs the command on it, in this process."""
 
-    def train(table=history, *args, **environ):
-        pq.write_table(table, command.folder / "h.parquet")
-        return command("train", "h.parquet", "-o", "bundle", *QUICK, *args, **environ)
+    def train(table=history, *args):
+        pq.write_table(table, folder / "h.parquet")
+        return run_here(monkeypatch, capsys, "train", "h.parquet", "-o", "bundle", *QUICK, *args)
 
     return train
 
@@ -131,11 +133,11 @@ def test_it_says_how_good_the_ensemble_is_beside_its_base_models(trained):
         assert f"{bundle.metrics[name]:.4f}" not in said + card, "a figure of the holdout, which is for the gates"
 
 
-def test_rows_may_come_in_any_order_of_time(train, history, command):
+def test_rows_may_come_in_any_order_of_time(train, history, folder):
     metrics = []
     for order in (np.arange(len(history)), np.random.default_rng(1).permutation(len(history))):
         assert train(history.take(pa.array(order))).returncode == 0
-        bundle = open_bundle(command.folder / "bundle")
+        bundle = open_bundle(folder / "bundle")
         metrics.append((bundle.metrics, bundle.xgboost, bundle.lightgbm, bundle.histograms))
         shutil.rmtree(bundle.directory)
     assert metrics[0] == metrics[1]
@@ -185,15 +187,15 @@ def leaking(table):
         (lambda t: t.drop_columns(["user_id"]), "h.parquet has no column user_id"),
     ],
 )
-def test_a_history_that_cannot_be_learned_from_is_one_sentence_and_exit_code_2(train, history, command, spoil, says):
+def test_a_history_that_cannot_be_learned_from_is_one_sentence_and_exit_code_2(train, history, folder, spoil, says):
     done = train(spoil(history))
     assert says in sentence(done)
     assert (done.returncode, done.stdout) == (2, "")
-    assert not (command.folder / "bundle").exists()
+    assert not (folder / "bundle").exists()
 
 
-def test_a_column_that_the_mapping_names_and_the_file_lacks_is_one_sentence(train, command):
-    command.settings("[codec.fields]\nuser_id = 'CUSTOMER'\n")
+def test_a_column_that_the_mapping_names_and_the_file_lacks_is_one_sentence(train, folder):
+    (folder / "fraudstream.toml").write_text("[codec.fields]\nuser_id = 'CUSTOMER'\n")
     done = train()
     assert "h.parquet has no column CUSTOMER" in sentence(done)
     assert done.returncode == 2
@@ -211,20 +213,20 @@ def test_a_column_that_the_mapping_names_and_the_file_lacks_is_one_sentence(trai
         (("h.csv", "-o", "h.csv/bundle"), "h.csv/bundle cannot be written"),
     ],
 )
-def test_wrong_use_is_one_sentence_and_exit_code_2(command, args, says):
-    (command.folder / "h.csv").write_text("transaction_id,user_id,amount,currency,event_time,is_fraud\n")
-    (command.folder / "there").mkdir()
-    done = command("train", *args)
+def test_wrong_use_is_one_sentence_and_exit_code_2(folder, monkeypatch, capsys, args, says):
+    (folder / "h.csv").write_text("transaction_id,user_id,amount,currency,event_time,is_fraud\n")
+    (folder / "there").mkdir()
+    done = run_here(monkeypatch, capsys, "train", *args)
     assert says in sentence(done)
     assert done.returncode == 2
 
 
-def test_refused_rows_are_kept_beside_the_bundle(train, history, command):
+def test_refused_rows_are_kept_beside_the_bundle(train, history, folder):
     amount = history.column("amount").to_numpy().copy()
     amount[100] = -5.0
     done = train(history.set_column(history.column_names.index("amount"), "amount", pa.array(amount)))
     assert done.returncode == 0
     assert done.stderr == "1 row left out (1 out_of_range); see bundle.refused.jsonl\n"
-    refused = orjson.loads((command.folder / "bundle.refused.jsonl").read_bytes())
+    refused = orjson.loads((folder / "bundle.refused.jsonl").read_bytes())
     assert (refused["row"], refused["error"]) == (100, "out_of_range")
-    assert open_bundle(command.folder / "bundle").lineage["data"]["left_out_by_reason"] == {"out_of_range": 1}
+    assert open_bundle(folder / "bundle").lineage["data"]["left_out_by_reason"] == {"out_of_range": 1}

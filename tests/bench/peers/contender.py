@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 import psutil
 
-from kafka_server import ROOT
+from kafka_server import ROOT, watch
 from line_output import LineTopics
+from scene import LONG
 
 SAMPLE_SECS = 0.02
 FAMILY_SECS = 0.5  # how often new children are looked for
@@ -55,7 +56,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Contender:
-    """command: of one process; copies: how many of them; slow: measured on fewer payments.
+    """command: of one process; copies: how many of them; events: how many payments it is measured on.
 
     closed: it decides a payment only once each partition has shown a later one, so each part ends with one of those.
     once: so slow that one round must do.
@@ -64,11 +65,15 @@ class Contender:
     name: str
     delivery: Delivery
     command: Callable[[Job], Sequence[str]]
-    slow: bool = False
+    events: int = LONG
     closed: bool = False
     once: bool = False
     copies: int = 1
     environ: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_peer(self) -> bool:
+        return not self.name.startswith(("ours", "null"))
 
     @property
     def label(self) -> str:
@@ -99,6 +104,8 @@ class Watched:
             )
             for _ in range(contender.copies)
         ]
+        # However the race ends, nothing of it is left.
+        self._watchdogs = [watch(root.pid, Path(job.folder)) for root in self._roots]
         self._servers = servers
         self._samples: list[tuple[float, float, float]] = []
         self._family: list[psutil.Process] = []
@@ -136,6 +143,9 @@ class Watched:
         self._done.set()
         self._thread.join()
         family = self._children()
+        for watchdog in self._watchdogs:
+            watchdog.kill()
+            watchdog.communicate()
         for root in self._roots:
             root.send_signal(signal.SIGTERM)
         for root in self._roots:

@@ -3,7 +3,10 @@
 Standard library only: it runs in the peers' own environments.
 """
 
+import struct
 from bisect import bisect_right
+from functools import lru_cache
+from hashlib import blake2b
 from math import sqrt
 from operator import mul
 
@@ -11,6 +14,7 @@ MINUTE_MS = 60_000
 HOUR_MS, DAY_MS = 60 * MINUTE_MS, 1_440 * MINUTE_MS
 HORIZON_MS = 30 * DAY_MS
 NAN = float("nan")
+ITEM = struct.Struct("<qqqqq")
 
 
 def minor(payment):
@@ -77,3 +81,21 @@ def first_seen(values):
 def expired(times):
     """Return how many of the oldest payments have left the horizon of the newest."""
     return bisect_right(times, times[-1] - HORIZON_MS)
+
+
+def packed(payment):
+    """Return what the windows keep of a payment as 40 bytes, its texts as hashes of 63 bits."""
+    at, amount, *texts = columns(payment)
+    return ITEM.pack(at, amount, *map(number, texts))
+
+
+def unpacked(items):
+    """Return the five lists of payments packed one behind the other."""
+    times, amounts, *fields = map(list, zip(*ITEM.iter_unpack(items), strict=True))
+    return times, amounts, *([one or None for one in column] if 0 in column else column for column in fields)
+
+
+@lru_cache(1 << 16)
+def number(text):
+    """Return a text's hash, the same in every process; 0 where it is missing."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") >> 1 or 1 if text else 0

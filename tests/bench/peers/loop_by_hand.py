@@ -2,8 +2,8 @@
 
     python loop_by_hand.py JOB [BATCH]     one event at a time, or up to BATCH at once
 
-A user's payments are a sorted set by event time. Each payment is added, what left the 30 days is removed, the rest is
-read back and the 24 features are computed from it. At least once: offsets are committed after the decisions are out.
+A user's payments are a sorted set by event time, packed. Each payment is added, what left the 30 days is removed, the
+rest is read back and the 24 features are computed from it. At least once: offsets are committed once decisions are out.
 """
 
 import json
@@ -13,7 +13,7 @@ import orjson
 import redis
 from confluent_kafka import Consumer, Producer
 
-from listed_windows import HORIZON_MS, columns, features
+from listed_windows import HORIZON_MS, ITEM, features, packed, unpacked
 from native_model import Model
 
 COMMIT_EVERY = 100
@@ -21,20 +21,15 @@ COMMIT_EVERY = 100
 
 def remember(pipe, payment):
     """Queue the three commands that keep a payment and read the user's window."""
-    at, amount, merchant, country, device = columns(payment)
-    key = payment["user_id"]
-    member = f"{payment['transaction_id']}|{at}|{amount}|{merchant or ''}|{country or ''}|{device or ''}"
-    pipe.zadd(key, {member: at})
+    key, at = payment["user_id"], payment["event_time"]
+    pipe.zadd(key, {packed(payment) + payment["transaction_id"].encode(): at})
     pipe.zremrangebyscore(key, "-inf", at - HORIZON_MS)
     pipe.zrange(key, 0, -1)
 
 
 def row(members):
     """Return the features of the newest of a user's payments."""
-    _, times, amounts, merchants, countries, devices = zip(*[member.split("|") for member in members], strict=True)
-    times, amounts = list(map(int, times)), list(map(int, amounts))
-    fields = [[value or None for value in column] for column in (merchants, countries, devices)]
-    return features(times, amounts, *fields)
+    return features(*unpacked(b"".join([member[: ITEM.size] for member in members])))
 
 
 def one_at_a_time(consumer, producer, store, model, topic):
@@ -84,7 +79,7 @@ def main():
     )
     consumer.subscribe([job["source"]])
     producer = Producer({"bootstrap.servers": job["bootstrap"], "linger.ms": 5, "partitioner": "murmur2_random"})
-    store = redis.Redis.from_url(job["redis"], decode_responses=True)
+    store = redis.Redis.from_url(job["redis"])
     store.flushdb()
     loop = (consumer, producer, store, Model(job["bundle"]), job["decisions"])
     one_at_a_time(*loop) if size == 1 else batched(*loop, size)

@@ -7,6 +7,8 @@ from pathlib import Path
 from contender import OWN, Contender, Delivery, Job
 from kafka_server import ROOT
 
+HERE = Path(__file__).parent
+
 
 def settings_of(job: Job, store: str = "redis", *, silent: bool = False) -> dict[str, object]:
     """Return the worker's settings by dotted key: the defaults but for where things are."""
@@ -29,13 +31,14 @@ def ours(
     *,
     store: str = "redis",
     silent: bool = False,
+    script: Path = ROOT / "tests" / "line_process.py",
     **more: object,
 ) -> Contender:
     """Return a worker; more: settings by dotted key. silent: nothing is held, so nothing explained."""
 
     def command(job: Job) -> list[str]:
         told = settings_of(job, store, silent=silent) | more
-        return [sys.executable, str(ROOT / "tests" / "line_process.py"), json.dumps(told)]
+        return [sys.executable, str(script), json.dumps(told)]
 
     return Contender(name, delivery, command, environ=OWN)
 
@@ -48,7 +51,7 @@ def variants() -> list[Contender]:
         ours("ours, sqlite", store="sqlite"),
         ours("ours, memory", store="memory"),
         ours("ours, no telemetry", **{"telemetry.enabled": False, "telemetry.segment": ""}),
-        ours("ours, no feature log", **{"topics.features": ""}),
+        ours("ours, no feature log", script=HERE / "without_feature_log.py"),
         ours("ours, no reasons", silent=True),
         ours("ours, engine onnx", **{"model.engine": "onnx"}),
     ]

@@ -16,7 +16,7 @@ from kafka_server import KafkaServer
 from kafka_topics import Topics
 from race import Measured, Ring
 from redis_server import RedisServer
-from scene import LONG, SHORT, scene
+from scene import LONG, scene
 from spread import claim, spread
 
 ROUNDS = 3
@@ -32,14 +32,12 @@ TIMES = {
 }
 
 
-def race(
-    who: Sequence[Contender], rounds: int, measured: dict[bool, int]
-) -> tuple[dict[str, list[Measured]], dict[str, str]]:
-    """Return what was measured of each, round by round, and why some failed."""
+def race(who: Sequence[Contender], rounds: int, most: int) -> tuple[dict[str, list[Measured]], dict[str, str]]:
+    """Return what was measured of each, round by round, on at most so many payments, and why some failed."""
     found: dict[str, list[Measured]] = defaultdict(list)
     failed: dict[str, str] = {}
     with KafkaServer() as kafka, RedisServer() as redis:
-        ring = Ring(scene(), Topics(kafka.bootstrap), redis.url, [kafka.pid, redis.pid], measured)
+        ring = Ring(scene(), Topics(kafka.bootstrap), redis.url, [kafka.pid, redis.pid], most)
         for number in range(rounds):
             # Who goes first alternates; but null writes what ours wrote, so that ours opens the first round.
             for contender in who if number % 2 == 0 else reversed(who):
@@ -72,8 +70,8 @@ def quick_table() -> list[Row]:
     return _table(contenders.quick(), QUICK_ROUNDS, LONG // 3)
 
 
-def _table(who: Sequence[Contender], rounds: int, measured: int) -> list[Row]:
-    found, failed = race(who, rounds, {True: SHORT, False: measured})
+def _table(who: Sequence[Contender], rounds: int, most: int) -> list[Row]:
+    found, failed = race(who, rounds, most)
     rows: list[Row] = []
     for contender in who:
         rows += _rows(contender, found, failed)
@@ -97,7 +95,7 @@ def _rows(contender: Contender, found: dict[str, list[Measured]], failed: dict[s
         rows += _ratio("  of the null pipeline", lambda one, other: one.rate / other.rate, mine, null, bound, 3)
         rows += _ratio("  the same in CPU", lambda one, other: other.cpu_us / one.cpu_us, mine, null, "", 3)
     ours = found.get("ours, exactly once", [])
-    if contender.slow and ours:
+    if contender.is_peer and ours:
         bound = TIMES.get(contender.name, "")
         rows += _ratio("  ours is faster, times", lambda one, other: other.rate / one.rate, mine, ours, bound, 1)
         rows += _ratio("  the same in CPU", lambda one, other: one.cpu_us / other.cpu_us, mine, ours, "", 1)

@@ -8,18 +8,13 @@ handed on as bytes, and two processes share the partitions. It has no batches be
 """
 
 import json
-import struct
 import sys
-from hashlib import blake2b
 
 import orjson
 from quixstreams import Application
 
-from listed_windows import columns, expired, features
+from listed_windows import ITEM, columns, expired, features, packed, unpacked
 from native_model import Model
-
-ITEM = struct.Struct("<qqqqq")
-MASK = (1 << 63) - 1
 
 
 def documented(app, job):
@@ -44,28 +39,16 @@ def tuned(app, job):
 
     def decide(value, state):
         payment = orjson.loads(value)
-        at, amount, *ids = columns(payment)
-        packed = state.get_bytes("payments", b"") + ITEM.pack(at, amount, *map(number, ids))
-        window = list(map(list, zip(*ITEM.iter_unpack(packed), strict=True)))
-        gone = expired(window[0])
-        if gone:
-            packed = packed[gone * ITEM.size :]
-            for column in window:
-                del column[:gone]
-        state.set_bytes("payments", packed)
-        times, amounts, *fields = window
-        fields = [[one or None for one in column] if 0 in column else column for column in fields]
-        (score,) = model.score_rows([features(times, amounts, *fields)])
+        kept = state.get_bytes("payments", b"") + packed(payment)
+        times, *others = unpacked(kept)
+        gone = expired(times)
+        state.set_bytes("payments", kept[gone * ITEM.size :])
+        (score,) = model.score_rows([features(times[gone:], *(column[gone:] for column in others))])
         return model.decision(payment, score)
 
     frame = app.dataframe(app.topic(job["source"], value_deserializer="bytes"))
     frame = frame.apply(decide, stateful=True)
     frame.to_topic(app.topic(job["decisions"], value_serializer="bytes"))
-
-
-def number(text):
-    """Return a text as an integer of 63 bits, the same in every process; 0 where it is missing."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") & MASK or 1 if text else 0
 
 
 def main():

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from confluent_kafka import Producer
 
 from contender import Contender, Job, Watched
 from kafka_topics import Record, Topics
-from scene import WARM, Scene
+from scene import LONG, WARM, Scene
 
 TOLERANCE = 1e-5  # of a score, a probability, from ours
 STARTING_SECS, STALLED_SECS = 300.0, 90.0  # without a first or one more decision: it will not come
@@ -51,7 +51,7 @@ class Wrong(AssertionError):
 
 
 class Ring:
-    """Broker, Redis and scene that all contenders share. measured: how many payments, of slow contenders or not."""
+    """Broker, Redis and scene that all contenders share. most: how many payments to measure at most."""
 
     def __init__(
         self,
@@ -59,13 +59,12 @@ class Ring:
         topics: Topics,
         redis_url: str,
         servers: Sequence[int],
-        measured: Mapping[bool, int],
+        most: int = LONG,
         warm: int = WARM,
     ) -> None:
         self.scene, self.topics, self._redis = scene, topics, redis_url
         self._servers = [psutil.Process(pid) for pid in servers]
-        self._warm = warm
-        self._totals = {slow: warm + count for slow, count in measured.items()}
+        self._warm, self._most = warm, most
         self.written = WRITTEN
 
     def run(self, contender: Contender, *, partitions: int = PARTITIONS) -> Measured:
@@ -78,7 +77,7 @@ class Ring:
             self._redis,
             self.scene,
             folder,
-            total=self._totals[contender.slow],
+            total=self._warm + min(contender.events, self._most),
             partitions=partitions,
             written=self.written,
         )

@@ -3,8 +3,10 @@
 Made from one seed and kept under var/bench. Users are drawn by Zipf's law; the first WARM payments span more than the
 30 days that features look back, so that afterwards every window is full and payments leave it as others come.
 
-    0                 WARM                WARM + SHORT                        WARM + LONG
-    ├── 33 days ───────┼── measured, slow ──┼── measured as well, fast ──────────┤
+    0               WARM
+    ├── 33 days ─────┼── SHORT ─┤                              measured of the slowest
+                     ├── MIDDLE ──────────┤                    of the tuned peers
+                     ├── LONG ─────────────────────────────┤   of ours and null
 """
 
 import hashlib
@@ -39,7 +41,7 @@ SEED = 20_260_101
 USERS = 100_000
 ZIPF = 0.8
 A_MONTH = 90_000  # payments in 30 days, of all users together
-WARM, SHORT, LONG = 100_000, 15_000, 300_000
+WARM, SHORT, MIDDLE, LONG = 100_000, 15_000, 60_000, 300_000
 START_MS = 1_750_000_000_000
 TREES = 300  # of each library
 LEARNED_FROM = 20_000

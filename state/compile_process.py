@@ -47,8 +47,8 @@ def compile_beside(spec: StateSpec, feature_set: FeatureSet, patience_secs: floa
     """
     task = json.dumps({"spec": asdict(spec), "feature_set": feature_set.source.decode()})
     paths = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109 - what an empty entry means
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
-        try:
+    try:
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "state.compile_process"],
                 stdin=subprocess.PIPE,
@@ -57,10 +57,10 @@ def compile_beside(spec: StateSpec, feature_set: FeatureSet, patience_secs: floa
                 text=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
-        except OSError as error:
-            return f"no process could be started ({error})"
-        with process:
-            return _wait(process, task, said, patience_secs)
+            with process:
+                return _wait(process, task, said, patience_secs)
+    except OSError as error:  # no executable, no memory, no folder for what it says
+        return f"no process could be started ({error})"
 
 
 def _wait(process: subprocess.Popen[str], task: str, said: IO[str], patience_secs: float) -> str:

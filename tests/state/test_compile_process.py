@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 
 import pytest
@@ -41,6 +42,11 @@ def test_a_compiler_that_takes_too_long_is_ended():
 
 def test_without_another_process_the_reason_is_told(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert compile_beside(SPEC, other_features()).startswith("no process could be started (")
+
+
+def test_without_a_folder_for_what_it_says_the_reason_is_told(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     assert compile_beside(SPEC, other_features()).startswith("no process could be started (")
 
 

@@ -29,7 +29,9 @@ RUN python -m pip install --no-deps --no-build-isolation .
 # where a container may write.
 ENV NUMBA_CACHE_DIR=/var/lib/fraudstream/kernels
 WORKDIR /
-RUN python -c 'from state.windows import warm; warm()' && python -c 'from models.ensemble import warm; warm()'
+RUN python -c 'from state.windows import warm; warm()' \
+ && python -c 'from models.ensemble import warm; warm()' \
+ && python -c 'from stream.codec import warm_codec; warm_codec()'
 
 FROM python:3.11.11-slim-bookworm
 # hadolint ignore=DL3008

@@ -4,6 +4,14 @@ The way through it: `train.train` → `bundle.write_bundle` → `bundle.open_bun
 each batch, `Engine.score` → `Thresholds.decide` → `reasons.Explainer.top` for what was not approved.
 """
 
+import os
+
+# LightGBM, XGBoost and scikit-learn share work among OpenMP threads that spin while they wait for each other. On a
+# machine with fewer idle cores than threads each spins away the time slice that the other needs: a training of four
+# seconds took a minute. Threads that sleep cost microseconds a wait. Read once, when an OpenMP runtime is loaded, so it
+# stands before this package loads any; whoever sets it otherwise keeps their own.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 __all__ = [
     "bin_counts",
     "bin_kernel",
@@ -49,6 +57,7 @@ __all__ = [
     "jit",
     "lanes_kernel",
     "leafbits_kernel",
+    "lightgbm_text",
     "logistic",
     "manifest",
     "meta",

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
+from models.drift_statistics import DEPENDENCE
 from models.metrics import auc_roc
 
 __all__ = ["Adversarial", "auc_bound", "tell_apart"]
@@ -31,8 +32,6 @@ __all__ = ["Adversarial", "auc_bound", "tell_apart"]
 FOLDS: Final = 4
 MIN_ROWS: Final = 60
 ROUNDS: Final = 40
-# Variance of an AUC over rows that come a few of one user, as a multiple of that over independent ones.
-DEPENDENCE: Final = 4.0
 # Shallow, slow enough not to learn rows by heart, one thread and no chance: the same rows give the same figure.
 PARAMETERS: Final[dict[str, Any]] = {
     "objective": "binary",

@@ -153,11 +153,15 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """Everything; unknown: sentences about what it could not know."""
+    """Everything; unknown: sentences about what it could not know.
+
+    psi_bound: of a stretch of the period. whole_psi_bound: of all of it, the wider one where it is a rhythm or longer.
+    """
 
     since_ms: int
     until_ms: int
     psi_bound: float
+    whole_psi_bound: float
     missing_bound: float
     min_events: int
     models: Sequence[ModelDrift]
@@ -190,7 +194,12 @@ def drift_report_json(report: DriftReport) -> bytes:
     document: dict[str, Any] = {
         "format": JSON_FORMAT,
         "period": {"since_ms": report.since_ms, "until_ms": report.until_ms},
-        "bounds": {"psi": report.psi_bound, "missing": report.missing_bound, "min_events": report.min_events},
+        "bounds": {
+            "psi": report.psi_bound,
+            "whole_psi": report.whole_psi_bound,
+            "missing": report.missing_bound,
+            "min_events": report.min_events,
+        },
         **{
             name: plain(getattr(report, name))
             for name in ("models", "mix", "segments", "quality", "labels", "alerts", "coverage", "unknown")

@@ -14,9 +14,9 @@ SEGMENTS_SHOWN = 20
 ALERTS_SHOWN = 200
 
 WHAT_INDEX_SAYS = (
-    "PSI: population stability index of the period against the days the model was trained on; 0 is equal, from the "
-    "bound on it counts as drifted, if chi-squared with Benjamini and Hochberg's correction agrees. Greatest: of any "
-    "stretch of the period, in which a night or a weekend alone may stand out."
+    "PSI: population stability index of the period against the days the model was trained on; 0 is equal, from "
+    "{bound:g} on it counts as drifted, if chi-squared with Benjamini and Hochberg's correction agrees. Greatest: of "
+    "any stretch of the period, in which a night or a weekend alone may stand out."
 )
 
 
@@ -95,7 +95,7 @@ def _drifting(report: DriftReport) -> Table:
         compared = any(model.compared for model in report.models)
         text = "Nothing: every feature and score is as in training." if compared else "Nothing could be compared."
         return Table("What drifted", ("",), [[text]])
-    return Table("What drifted", heads, rows, WHAT_INDEX_SAYS)
+    return Table("What drifted", heads, rows, WHAT_INDEX_SAYS.format(bound=report.whole_psi_bound))
 
 
 def _says(subject: Subject) -> list[str]:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scipy.special import chdtrc, kolmogorov, ndtr
 
 __all__ = [
+    "DEPENDENCE",
     "ChiSquared",
     "KolmogorovSmirnov",
     "MissingShift",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 PRIOR: Final = 0.5
+#: Payments come a few of one user, frauds in a row of one card: variances are so many times those of independent ones.
+DEPENDENCE: Final = 4.0
 #: Least count to be expected in a cell of a chi-squared test (Cochran 1954).
 MIN_EXPECTED: Final = 5.0
 

@@ -8,26 +8,23 @@ Engines and exporters then need to know no library's rules.
 """
 
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-import lightgbm
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from models.errors import BundleError
+from models.lightgbm_text import Columns, read_lightgbm
 
 # LightGBM's kZeroThreshold, a float32 widened to float64: its predictor takes any |x| up to and including it for 0.
 LIGHTGBM_ZERO = float(np.float32(1e-35))
-# What LightGBM's dump writes for an infinite threshold, which a split between known and missing values has. Its
-# predictor compares with the infinity itself, so that an infinite value goes left there, too.
+# From here on a threshold is LightGBM's infinity, which a split between known and missing values has; where it writes
+# finite numbers only, it writes this. Its predictor compares with the infinity itself, so that an infinite value goes
+# left there, too.
 LIGHTGBM_INFINITY = 1e300
-
-# Trees that LightGBM tells of at a time: to read them takes all of Python for as long as it lasts, and a worker that
-# loads a model goes on scoring meanwhile.
-TREES_A_PART = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,44 +88,50 @@ class Forest:
         return np.asarray(self.base + self.value[self.leaves(x)].sum(axis=1), np.float64)
 
 
-@dataclass(slots=True)
-class _Node:
-    """One node while a tree is read; children are indices within the tree, -1 in a leaf."""
-
-    feature: int = 0
-    threshold: float = 0.0
-    nan_left: bool = False
-    left: int = -1
-    right: int = -1
-    value: float = 0.0
-    leaf_id: int = -1
-    cover: float = 0.0
-
-
 def parse_xgboost(raw: bytes) -> Forest:
     """Read what `Booster.save_raw("json")` gives for a binary:logistic model. Raises BundleError."""
     try:
-        learner = msgspec.json.decode(raw)["learner"]
-        _check_xgboost(learner)
-        booster = learner["gradient_booster"]
+        learner = _parts(_parts(raw)["learner"])
+        booster = _parts(learner["gradient_booster"])
+        name = msgspec.json.decode(booster["name"])
+        param = msgspec.json.decode(learner["learner_model_param"])
+        _check_xgboost(name, msgspec.json.decode(learner["objective"])["name"], param)
         # DART keeps the trees as they were trained, and beside them the weight that dropping has left to each.
-        model = booster["gbtree"]["model"] if booster["name"] == "dart" else booster["model"]
-        weights = booster["weight_drop"] if booster["name"] == "dart" else [1.0] * len(model["trees"])
-        param = learner["learner_model_param"]
-        trees = [_xgboost_tree(tree, weight) for tree, weight in zip(model["trees"], weights, strict=True)]
-        return _pack(trees, int(param["num_feature"]), _xgboost_base(param["base_score"]))
+        model = _parts(_parts(booster["gbtree"])["model"] if name == "dart" else booster["model"])
+        each = msgspec.json.decode(model["trees"], type=list[msgspec.Raw])
+        trees = [msgspec.json.decode(tree, type=_XgboostTree) for tree in each]
+        weights = msgspec.json.decode(booster["weight_drop"]) if name == "dart" else [1.0] * len(trees)
+        return _xgboost_forest(trees, weights, int(param["num_feature"]), _xgboost_base(param["base_score"]))
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise BundleError(f"The XGBoost model is not readable ({error!r}); save it again as JSON.") from error
 
 
-def _check_xgboost(learner: dict[str, Any]) -> None:
-    booster = learner["gradient_booster"]["name"]
+def _parts(raw: bytes) -> dict[str, msgspec.Raw]:
+    """Return the members of a JSON object, each to be read when its turn comes.
+
+    Reading the whole at once would keep every thread waiting; tree by tree, a worker that scores meanwhile goes on.
+    """
+    return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+
+
+class _XgboostTree(msgspec.Struct):
+    """What is read of a tree; all arrays are of its nodes, those that pruning has deleted among them."""
+
+    left_children: list[int]
+    right_children: list[int]
+    split_indices: list[int]
+    split_conditions: list[float]
+    split_type: list[int]
+    default_left: list[Any]
+    sum_hessian: list[float]
+
+
+def _check_xgboost(booster: str, objective: str, param: dict[str, Any]) -> None:
     if booster not in ("gbtree", "dart"):
         raise BundleError(f"The XGBoost booster {booster!r} is not supported; train with booster gbtree or dart.")
-    objective = learner["objective"]["name"]
     if objective != "binary:logistic":
         raise BundleError(f"The XGBoost objective {objective!r} is not supported; train with binary:logistic.")
-    if int(learner["learner_model_param"].get("num_target", "1")) != 1:
+    if int(param.get("num_target", "1")) != 1:
         raise BundleError("The XGBoost model has several targets; train it with one.")
 
 
@@ -141,100 +144,85 @@ def _xgboost_base(text: str) -> float:
     return float(np.log(probability) - np.log1p(-probability))
 
 
-def _xgboost_tree(tree: dict[str, Any], weight: float) -> list[_Node]:
-    """Read the nodes that can be reached; pruning leaves deleted ones behind in the arrays."""
-    if any(tree["split_type"]):
+def _xgboost_forest(trees: list[_XgboostTree], weights: list[float], n_features: int, base: float) -> Forest:
+    if any(any(tree.split_type) for tree in trees):
         raise BundleError("The XGBoost model splits on categories; train it on numbers only.")
-    nodes: list[_Node] = []
-    todo = [(0, -1, False)]
-    while todo:
-        source, parent, is_left = todo.pop()
-        _attach(nodes, parent, is_left=is_left)
-        if tree["left_children"][source] < 0:
-            value = weight * tree["split_conditions"][source]
-            nodes.append(_Node(value=value, leaf_id=source, cover=tree["sum_hessian"][source]))
-            continue
-        nodes.append(
-            _Node(
-                feature=tree["split_indices"][source],
-                threshold=tree["split_conditions"][source],
-                nan_left=bool(tree["default_left"][source]),
-                cover=tree["sum_hessian"][source],
-            ),
-        )
-        here = len(nodes) - 1
-        todo += [(tree["right_children"][source], here, False), (tree["left_children"][source], here, True)]
-    return nodes
+    sizes = np.array([len(tree.left_children) for tree in trees], np.int64)
+    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+    def column(name: str, kind: type[np.generic]) -> npt.NDArray[Any]:
+        parts = [getattr(tree, name) for tree in trees]
+        if [len(part) for part in parts] != sizes.tolist():
+            raise ValueError(f"a tree has not as many {name} as nodes")
+        return np.array(list(chain.from_iterable(parts)), kind)
+
+    left, right = column("left_children", np.int64), column("right_children", np.int64)
+    condition = column("split_conditions", np.float64)
+    is_leaf = left < 0
+    return _packed(
+        sizes,
+        n_features=n_features,
+        base=base,
+        feature=np.where(is_leaf, 0, column("split_indices", np.int64)),
+        threshold=np.where(is_leaf, 0.0, condition),
+        nan_left=~is_leaf & column("default_left", np.bool_),
+        left=np.where(is_leaf, -1, left + first),
+        right=np.where(is_leaf, -1, right + first),
+        value=np.where(is_leaf, np.repeat(np.array(weights, np.float64), sizes) * condition, 0.0),
+        leaf_id=np.where(is_leaf, np.arange(len(left)) - first, -1),
+        cover=column("sum_hessian", np.float64),
+    )
 
 
 def parse_lightgbm(text: str) -> Forest:
     """Read what `Booster.model_to_string()` gives for a binary model. Raises BundleError."""
     try:
-        booster = lightgbm.Booster(model_str=text)
-        parts = [booster.dump_model(TREES_A_PART, first) for first in range(0, booster.num_trees(), TREES_A_PART)]
-        model = parts[0] if parts else booster.dump_model()
-    except lightgbm.basic.LightGBMError as error:
-        raise BundleError(f"The LightGBM model is not readable ({error}); save it again as text.") from error
-    objective = model.get("objective", "none")
-    if objective.split() not in (["binary"], ["binary", "sigmoid:1"]):
-        raise BundleError(f"The LightGBM objective {objective!r} is not supported; train with binary and sigmoid 1.")
-    if model["average_output"]:
-        raise BundleError("The LightGBM model averages its trees (boosting rf); train with boosting gbdt.")
-    trees = [_lightgbm_tree(tree["tree_structure"]) for part in parts for tree in part["tree_info"]]
-    return _pack(trees, model["max_feature_idx"] + 1, 0.0)
+        return _lightgbm_forest(read_lightgbm(text))
+    except (KeyError, ValueError) as error:
+        raise BundleError(f"The LightGBM model is not readable ({error!r}); save it again as text.") from error
 
 
-def _lightgbm_tree(root: dict[str, Any]) -> list[_Node]:
-    nodes: list[_Node] = []
-    todo = [(root, -1, False)]
-    while todo:
-        source, parent, is_left = todo.pop()
-        _attach(nodes, parent, is_left=is_left)
-        if "leaf_value" in source:
-            nodes.append(_lightgbm_leaf(source))
-            continue
-        nodes.append(_lightgbm_split(source))
-        here, mirrored = len(nodes) - 1, _is_mirrored(source)
-        todo += [(source["right_child"], here, mirrored), (source["left_child"], here, not mirrored)]
-    return nodes
-
-
-def _lightgbm_leaf(source: dict[str, Any]) -> _Node:
-    if "leaf_const" in source:
-        raise BundleError("The LightGBM model has linear leaves; train with linear_tree=false.")
-    # A tree that never split is one leaf without a number; pred_leaf calls it 0.
-    return _Node(
-        value=source["leaf_value"],
-        leaf_id=source.get("leaf_index", 0),
-        cover=source.get("leaf_count", 0),
-    )
-
-
-def _lightgbm_split(source: dict[str, Any]) -> _Node:
-    if source["decision_type"] != "<=":
-        raise BundleError("The LightGBM model splits on categories; train it on numbers only.")
-    missing = source["missing_type"]
-    if missing == "Zero":
-        raise BundleError("The LightGBM model takes zero for missing; train with zero_as_missing=false.")
-    mirrored = _is_mirrored(source)
-    threshold = -np.inf if mirrored else float(strict_thresholds(np.array([source["threshold"]]))[0])
+def _lightgbm_forest(trees: Columns) -> Forest:
+    """Lay each tree's splits before its leaves."""
+    splits = trees.leaves - 1
+    sizes = splits + trees.leaves
+    first = np.cumsum(sizes) - sizes
+    split = np.repeat(first, splits) + _within(splits)
+    leaf = np.repeat(first + splits, trees.leaves) + _within(trees.leaves)
+    ends = np.repeat(first + splits, splits)
+    # Above an infinite threshold there is no number: `x < t` cannot say that all go left. None is below minus infinity
+    # either, so with that threshold and the children changed over, every number goes where it should.
+    mirrored = trees.threshold >= LIGHTGBM_INFINITY
+    threshold = np.where(mirrored, np.float32(-np.inf), strict_thresholds(trees.threshold))
     # A node trained without missing values takes a NaN for 0.
-    nan_left = bool(source["default_left"]) if missing == "NaN" else mirrored or threshold > 0.0
-    return _Node(
-        feature=source["split_feature"],
-        threshold=threshold,
-        nan_left=nan_left != mirrored,
-        cover=source["internal_count"],
+    nan_left = np.where(trees.missing_is_nan, trees.default_left, mirrored | (threshold > 0.0)) != mirrored
+    one, other = (
+        np.where(child >= 0, np.repeat(first, splits) + child, ends + ~child) for child in (trees.left, trees.right)
+    )
+
+    def spread(of_splits: npt.ArrayLike, of_leaves: npt.ArrayLike, kind: type[np.generic]) -> npt.NDArray[Any]:
+        column = np.empty(int(sizes.sum()), kind)
+        column[split], column[leaf] = of_splits, of_leaves
+        return column
+
+    return _packed(
+        sizes,
+        n_features=trees.n_features,
+        base=0.0,
+        feature=spread(trees.feature, 0, np.int64),
+        threshold=spread(threshold, 0.0, np.float64),
+        nan_left=spread(nan_left, np.False_, np.bool_),
+        left=spread(np.where(mirrored, other, one), -1, np.int64),
+        right=spread(np.where(mirrored, one, other), -1, np.int64),
+        value=spread(0.0, trees.value, np.float64),
+        leaf_id=spread(-1, _within(trees.leaves), np.int64),
+        cover=spread(trees.split_count, trees.leaf_count, np.float64),
     )
 
 
-def _is_mirrored(source: dict[str, Any]) -> bool:
-    """Tell whether every number goes left, for which `x < threshold` has no threshold: none is above infinity.
-
-    None is below minus infinity either, so with that threshold and the children changed over, every number goes where
-    it should.
-    """
-    return bool(source["threshold"] >= LIGHTGBM_INFINITY)
+def _within(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return 0, 1, … size - 1 for each size, joined."""
+    return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def strict_thresholds(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -252,39 +240,39 @@ def strict_thresholds(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.flo
     return np.where(in_zone_below, np.float32(-LIGHTGBM_ZERO), strict).astype(np.float32)
 
 
-def _attach(nodes: Sequence[_Node], parent: int, *, is_left: bool) -> None:
-    """Point the parent at the node about to be appended."""
-    if parent < 0:
-        return
-    if is_left:
-        nodes[parent].left = len(nodes)
-    else:
-        nodes[parent].right = len(nodes)
-
-
-def _pack(trees: Iterable[list[_Node]], n_features: int, base: float) -> Forest:
-    """Lay the trees one after the other and make child indices absolute."""
-    nodes: list[_Node] = []
-    roots: list[int] = []
-    for tree in trees:
-        roots.append(len(nodes))
-        for node in tree:
-            if node.left >= 0:
-                node.left += roots[-1]
-                node.right += roots[-1]
-        nodes += tree
+def _packed(
+    sizes: npt.NDArray[np.int64],
+    *,
+    n_features: int,
+    base: float,
+    left: npt.NDArray[np.int64],
+    right: npt.NDArray[np.int64],
+    **columns: npt.NDArray[Any],
+) -> Forest:
+    """Keep the nodes that a root leads to. Raises ValueError where the trees are none, BundleError as `_check` does."""
+    roots = np.cumsum(sizes) - sizes
+    tree = np.repeat(np.arange(len(sizes)), sizes)
+    inner = np.flatnonzero(left >= 0)
+    children = np.concatenate([left[inner], right[inner]])
+    if children.size and not 0 <= children.min() <= children.max() < len(left):
+        raise ValueError("a node has no such child")
+    parents = np.bincount(children, minlength=len(left))
+    if (parents > 1).any() or parents[roots].any() or (tree[children] != np.tile(tree[inner], 2)).any():
+        raise ValueError("a node has two parents")
+    reached, level = np.zeros(len(left), np.bool_), roots
+    while level.size:
+        reached[level] = True
+        level = level[left[level] >= 0]
+        level = np.concatenate([left[level], right[level]])
+    place = np.append(np.cumsum(reached) - 1, -1).astype(np.int32)  # the last is that of no child
+    kinds = {"feature": np.int32, "threshold": np.float32, "leaf_id": np.int32}
     forest = Forest(
         n_features=n_features,
         base=base,
-        roots=np.array(roots, np.int32),
-        feature=np.array([node.feature for node in nodes], np.int32),
-        threshold=np.array([node.threshold for node in nodes], np.float32),
-        nan_left=np.array([node.nan_left for node in nodes], np.bool_),
-        left=np.array([node.left for node in nodes], np.int32),
-        right=np.array([node.right for node in nodes], np.int32),
-        value=np.array([node.value for node in nodes], np.float64),
-        leaf_id=np.array([node.leaf_id for node in nodes], np.int32),
-        cover=np.array([node.cover for node in nodes], np.float64),
+        roots=place[roots],
+        left=place[left[reached]],
+        right=place[right[reached]],
+        **{name: column[reached].astype(kinds.get(name, column.dtype)) for name, column in columns.items()},
     )
     _check(forest)
     return forest

@@ -6,8 +6,8 @@ meta-model is linear in the margins, so the weighted parts add up to the log-odd
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -18,8 +18,7 @@ from models.sentences import Money, in_minor_units
 from models.shap import Contributions
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(msgspec.Struct, frozen=True):
     """One feature's part in one score: positive raised it, in log-odds; the text is a sentence in plain words."""
 
     feature: str
@@ -31,7 +30,7 @@ class Reason:
 class Explainer:
     """Exact contributions in compiled code, on the calling thread alone. Used by one thread at a time.
 
-    A row costs some sixty times what its score does: meant for the few events reviewed or declined.
+    A row costs some thirty times what its score does: meant for the few events reviewed or declined.
     """
 
     def __init__(self, bundle: Bundle, forests: tuple[Forest, Forest] | None = None) -> None:

@@ -23,6 +23,12 @@ That this is so where features repeat on a path takes a page of algebra: the ter
 nearest question to the same feature above it has already added. Where o is 0, f has no part: d is 0.
 
 Shares are those that each library uses itself: XGBoost's sums of hessians, LightGBM's counts of rows.
+
+**Layout.** A tree's inner nodes stand so that a node comes before those below it, and last those with two leaves, half
+of all, for which U_left - U_right is one number and which hand no P on. No node asks what its children are: the others
+read U of a leaf from where it is spread out once a tree, and hand its P to a place that nobody reads. Node n has the
+slot n + 1; slot 0 stands above those without a question to their feature further up, and is always satisfied. What a
+node needs lies in one run of INTS and one of FLOATS + 2 Q numbers.
 """
 
 from dataclasses import dataclass
@@ -32,30 +38,48 @@ import numpy as np
 import numpy.typing as npt
 
 from models.forest import Forest
+from models.lanes_kernel import WIDTH
+
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+
+# The numbers of a node in `ShapNodes.ints`; places count float32 in the scratch of `shap_kernel.ShapWork`.
+FEATURE = 0  # place of its values
+NAN_LEFT = 1  # all bits or none
+ABOVE = 2  # slot of the nearest node above with the same feature, 0 without one
+ABOVE_RIGHT = 3  # all bits where the way from there leads right, else none
+LEFT_U = 4  # place of the left child's U at the first point, and how far it is to the next point's; right alike
+LEFT_STEP = 5
+RIGHT_U = 6
+RIGHT_STEP = 7
+LEFT_P = 8  # place of the left child's P; right alike
+RIGHT_P = 9
+INTS = 10
+# And in `ShapNodes.floats`; after them y / f where o = 1 for each of the tree's Q points, then z / f^2.
+THRESHOLD = 0
+SHARE = 1  # s
+APART = 2  # of two leaves: left less right,
+RIGHT_LEAF = 3  # and the right one
+FLOATS = 4
 
 
 class ShapNodes(NamedTuple):
-    """The inner nodes, by tree and from the root down; M nodes, E pairs of tree depth and z, at most Q points."""
+    """M inner nodes by tree, in the order described above."""
 
-    feature: npt.NDArray[np.int32]  # [M]
-    threshold: npt.NDArray[np.float32]  # [M]
-    nan_left: npt.NDArray[np.uint16]  # [M], all bits or none
-    share: npt.NDArray[np.float32]  # [M], s
-    above: npt.NDArray[np.int32]  # [M], within the tree: the nearest node above with the same feature, or -1
-    above_right: npt.NDArray[np.uint16]  # [M], all bits where the way from there leads right, else none
-    children: npt.NDArray[np.int32]  # [M, 2], within the tree; -1 for a leaf
-    leaves: npt.NDArray[np.float32]  # [M, 2], values of children that are leaves
-    factors: npt.NDArray[np.int32]  # [M], in 0..E-1
+    ints: npt.NDArray[np.int32]  # [M * INTS]
+    floats: npt.NDArray[np.float32]  # a tree after the other, its nodes' FLOATS + 2 Q each
 
 
 class ShapTrees(NamedTuple):
-    """What is per tree, and per pair of a tree's points and z."""
+    """What is per tree; T trees, at most Q points."""
 
     starts: npt.NDArray[np.int32]  # [T + 1], where a tree's nodes begin
-    points: npt.NDArray[np.int32]  # [T], how many of the Q it needs
+    above_leaves: npt.NDArray[np.int32]  # [T], how many of them, the last ones, have two leaves
+    points: npt.NDArray[np.int32]  # [T], how many points it needs
+    floats: npt.NDArray[np.int64]  # [T], where its floats begin
+    leaf_starts: npt.NDArray[np.int32]  # [T + 1], where its spread leaves begin
+    leaves: npt.NDArray[np.float32]  # the values of leaves beside an inner node
     weight: npt.NDArray[np.float32]  # [Q + 1, Q], by number of points
-    gain: npt.NDArray[np.float32]  # [E, Q]: y / f where o = 1
-    boost: npt.NDArray[np.float32]  # [E, Q]: z / f^2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,103 +90,154 @@ class ShapBank:
     expected: float
     nodes: ShapNodes
     trees: ShapTrees
-    most_nodes: int
+    most_slots: int  # in a tree
+    most_leaves: int  # spread in a tree
 
 
-@dataclass(slots=True)
-class _Tree:
-    """One tree while it is laid out: a list for each column of ShapNodes, z instead of the factors."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Paths:
+    """What the way from the root says of each node [N]; of a leaf, no more than reach and asked."""
 
-    order: list[int]
-    share: list[float]
-    above: list[int]
-    above_right: list[bool]
-    kept: list[float]
-    children: list[list[int]]
-    leaves: list[list[float]]
-    expected: float = 0.0
-    most_features: int = 0
+    parent: I64  # -1 of a root
+    height: I64  # 0 of a leaf
+    share: F64
+    above: I64  # -1 without one
+    above_right: npt.NDArray[np.bool_]
+    kept: F64  # z
+    asked: I64  # distinct features asked on the way
+    reach: F64  # share of all rows
 
 
 def build_shap(forest: Forest) -> ShapBank:
     """Lay out a forest with its covers."""
-    trees = [_lay_out(forest, root) for root in forest.roots.tolist()]
-    points = [(tree.most_features + 1) // 2 for tree in trees]
-    pairs = {
-        pair: number
-        for number, pair in enumerate(
-            sorted({(p, z) for p, tree in zip(points, trees, strict=True) for z in tree.kept} | {(0, 1.0)})
-        )
-    }
-    weight, gain, boost = _factors(list(pairs), max(points))
-    order = np.array([node for tree in trees for node in tree.order], np.int64)
-    nodes = ShapNodes(
-        feature=forest.feature[order],
-        threshold=forest.threshold[order],
-        nan_left=np.where(forest.nan_left[order], 0xFFFF, 0).astype(np.uint16),
-        share=np.array([share for tree in trees for share in tree.share], np.float32),
-        above=np.array([above for tree in trees for above in tree.above], np.int32),
-        above_right=np.where([right for tree in trees for right in tree.above_right], 0xFFFF, 0).astype(np.uint16),
-        children=np.array([pair for tree in trees for pair in tree.children], np.int32).reshape(-1, 2),
-        leaves=np.array([pair for tree in trees for pair in tree.leaves], np.float32).reshape(-1, 2),
-        factors=np.array([pairs[p, z] for p, tree in zip(points, trees, strict=True) for z in tree.kept], np.int32),
-    )
-    sizes = [len(tree.order) for tree in trees]
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    paths = _paths(forest)
+    leaf = forest.left < 0
+    points = (np.maximum.reduceat(np.where(leaf, paths.asked, 0), forest.roots) + 1) // 2
+    tree = np.repeat(np.arange(forest.n_trees), np.diff(forest.roots, append=len(forest.left)))
+    inner = np.flatnonzero(~leaf)
+    order = inner[np.lexsort((-paths.height[inner], tree[inner]))]
+    starts = np.searchsorted(tree[order], np.arange(forest.n_trees + 1))
+    slot = np.zeros(len(leaf) + 1, np.int64)  # the last, of "none", is 0
+    slot[order] = np.arange(len(order)) - starts[tree[order]] + 1
+    # Leaves beside an inner node, by tree.
+    spread = np.flatnonzero(leaf & (paths.parent >= 0) & (paths.height[paths.parent] > 1))
+    leaf_starts = np.searchsorted(tree[spread], np.arange(forest.n_trees + 1))
+    number = np.full(len(leaf), -1)
+    number[spread] = np.arange(len(spread)) - leaf_starts[tree[spread]]
+    most_slots = int(np.diff(starts).max()) + 1
+    weight, at = _quadrature(int(points.max()))
+    floats, float_starts = _floats(forest, paths, order, points[tree[order]], at)
     return ShapBank(
         n_features=forest.n_features,
-        expected=forest.base + sum(tree.expected for tree in trees),
-        nodes=nodes,
-        trees=ShapTrees(starts, np.array(points, np.int32), weight, gain, boost),
-        most_nodes=max(sizes),
+        expected=forest.base + float(np.add.reduceat(paths.reach * forest.value, forest.roots).sum()),
+        nodes=ShapNodes(_ints(forest, paths, order, points[tree[order]], slot, number, most_slots), floats),
+        trees=ShapTrees(
+            starts=starts.astype(np.int32),
+            above_leaves=np.bincount(tree[order[paths.height[order] == 1]], minlength=forest.n_trees).astype(np.int32),
+            points=points.astype(np.int32),
+            floats=np.append(float_starts, 0)[starts[:-1]],
+            leaf_starts=leaf_starts.astype(np.int32),
+            leaves=forest.value[spread].astype(np.float32),
+            weight=weight,
+        ),
+        most_slots=most_slots,
+        most_leaves=int(np.diff(leaf_starts).max()),
     )
 
 
-def _lay_out(forest: Forest, root: int) -> _Tree:
-    tree = _Tree([], [], [], [], [], [], [])
-    left, right, cover = forest.left, forest.right, forest.cover
-    # A node to lay out, the parent's place and side, its share of all rows, and by feature the nearest question above:
-    # its place, its side and z.
-    todo: list[tuple[int, int, int, float, dict[int, tuple[int, bool, float]]]] = [(root, -1, 0, 1.0, {})]
-    while todo:
-        node, parent, side, reach, asked = todo.pop()
-        if left[node] < 0:
-            value = float(forest.value[node])
-            tree.expected += reach * value
-            tree.most_features = max(tree.most_features, len(asked))
-            if parent >= 0:
-                tree.leaves[parent][side] = value
-            continue
-        place = len(tree.order)
-        if parent >= 0:
-            tree.children[parent][side] = place
-        both = float(cover[left[node]]) + float(cover[right[node]])
-        share = float(cover[left[node]]) / both if both > 0.0 else 0.5
-        feature = int(forest.feature[node])
-        above, above_right, kept = asked.get(feature, (-1, False, 1.0))
-        tree.order.append(node)
-        tree.share.append(share)
-        tree.above.append(above)
-        tree.above_right.append(above_right)
-        tree.kept.append(kept)
-        tree.children.append([-1, -1])
-        tree.leaves.append([0.0, 0.0])
-        for child, number, part in ((int(right[node]), 1, 1.0 - share), (int(left[node]), 0, share)):
-            below = {**asked, feature: (place, bool(number), kept * part)}
-            todo.append((child, place, number, reach * part, below))
-    return tree
+def _paths(forest: Forest) -> _Paths:
+    left, right = forest.left, forest.right
+    n = len(left)
+    inner = np.flatnonzero(left >= 0)
+    parent, is_right = np.full(n, -1), np.zeros(n, np.bool_)
+    parent[left[inner]] = parent[right[inner]] = inner
+    is_right[right[inner]] = True
+    levels = [forest.roots.astype(np.int64)]
+    while (nodes := levels[-1][left[levels[-1]] >= 0]).size:
+        levels.append(np.concatenate([left[nodes], right[nodes]]).astype(np.int64))
+    both = forest.cover[left] + forest.cover[right]
+    share = np.divide(forest.cover[left], both, out=np.full(n, 0.5), where=both > 0.0)
+    above, above_right = _nearest_above(forest, inner, parent, is_right)
+    kept, reach, asked, height = np.ones(n), np.ones(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    for level in levels:
+        nodes = level[left[level] >= 0]
+        repeat = above[nodes] >= 0
+        which = above[nodes[repeat]]
+        part = np.where(above_right[nodes[repeat]], 1.0 - share[which], share[which])
+        kept[nodes[repeat]] = kept[which] * part
+        for children, part in ((left[nodes], share[nodes]), (right[nodes], 1.0 - share[nodes])):
+            reach[children] = reach[nodes] * part
+            asked[children] = asked[nodes] + ~repeat
+    for level in reversed(levels):
+        nodes = level[left[level] >= 0]
+        height[nodes] = 1 + np.maximum(height[left[nodes]], height[right[nodes]])
+    return _Paths(parent, height, share, above, above_right, kept, asked, reach)
 
 
-def _factors(pairs: list[tuple[int, float]], most: int) -> tuple[npt.NDArray[np.float32], ...]:
-    """Return weight [Q + 1, Q], gain [E, Q] and boost [E, Q] for these pairs of points and z."""
-    wide = max(most, 1)
-    weight = np.zeros((most + 1, wide))
-    at = np.ones((most + 1, wide))
+def _nearest_above(
+    forest: Forest, inner: I64, parent: I64, is_right: npt.NDArray[np.bool_]
+) -> tuple[I64, npt.NDArray[np.bool_]]:
+    """Return for each node the nearest one above with its feature, or -1, and whether the way there leads right."""
+    above, above_right = np.full(len(parent), -1), np.zeros(len(parent), np.bool_)
+    node, low, up = inner, inner, parent[inner]
+    while node.size:
+        node, low, up = (column[up >= 0] for column in (node, low, up))
+        met = forest.feature[up] == forest.feature[node]
+        above[node[met]], above_right[node[met]] = up[met], is_right[low[met]]
+        node, low, up = node[~met], up[~met], parent[up[~met]]
+    return above, above_right
+
+
+def _ints(
+    forest: Forest, paths: _Paths, order: I64, points: I64, slot: I64, number: I64, most_slots: int
+) -> npt.NDArray[np.int32]:
+    leaves_at = most_slots * int(points.max(initial=0)) * WIDTH
+    ints = np.empty((len(order), INTS), np.int32)
+    ints[:, FEATURE] = forest.feature[order] * WIDTH
+    ints[:, NAN_LEFT] = np.where(forest.nan_left[order], 0xFFFF, 0)
+    ints[:, ABOVE] = slot[paths.above[order]]
+    ints[:, ABOVE_RIGHT] = np.where(paths.above_right[order], 0xFFFF, 0)
+    for children, u, step, p in (
+        (forest.left, LEFT_U, LEFT_STEP, LEFT_P),
+        (forest.right, RIGHT_U, RIGHT_STEP, RIGHT_P),
+    ):
+        child = children[order]
+        is_leaf = forest.left[child] < 0
+        own = slot[child] * points * WIDTH
+        ints[:, u] = np.where(is_leaf, leaves_at + number[child] * WIDTH, own)
+        ints[:, step] = np.where(is_leaf, 0, WIDTH)
+        ints[:, p] = own  # a leaf's is slot 0
+    return ints.ravel()
+
+
+def _floats(forest: Forest, paths: _Paths, order: I64, points: I64, at: F64) -> tuple[npt.NDArray[np.float32], I64]:
+    """Return the nodes' floats, and where those of each node begin."""
+    sizes = FLOATS + 2 * points
+    starts = np.cumsum(sizes) - sizes
+    floats = np.empty(int(sizes.sum()), np.float32)
+    left, right = forest.value[forest.left[order]], forest.value[forest.right[order]]
+    for place, column in (
+        (THRESHOLD, forest.threshold[order]),
+        (SHARE, paths.share[order]),
+        (APART, left - right),
+        (RIGHT_LEAF, right),
+    ):
+        floats[starts + place] = column
+    kept = paths.kept[order]
+    for q in range(at.shape[1]):
+        own = np.flatnonzero(points > q)
+        y = at[points[own], q]
+        f = y + kept[own] * (1.0 - y)
+        floats[starts[own] + FLOATS + q] = y / f
+        floats[starts[own] + FLOATS + points[own] + q] = kept[own] / f**2
+    return floats, starts
+
+
+def _quadrature(most: int) -> tuple[npt.NDArray[np.float32], F64]:
+    """Return weights float32[Q + 1, Q] and places float64[Q + 1, Q] in [0, 1], by number of points."""
+    weight, at = np.zeros((most + 1, max(most, 1)), np.float32), np.ones((most + 1, max(most, 1)))
     for count in range(1, most + 1):
         nodes, weights = np.polynomial.legendre.leggauss(count)
         at[count, :count] = (nodes + 1.0) / 2.0
         weight[count, :count] = weights / 2.0
-    counts, kept = np.array([count for count, _ in pairs]), np.array([z for _, z in pairs])
-    y = at[counts]
-    f = y + kept[:, None] * (1.0 - y)
-    return tuple(table.astype(np.float32) for table in (weight, y / f, kept[:, None] / f**2))
+    return weight, at

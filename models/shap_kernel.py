@@ -1,55 +1,83 @@
 """The compiled contributions: `models/shap_bank.py` says what is computed, from what, and why it is right.
 
 A tree is gone through three times for sixteen rows at once: down for what each row answers, up for U, down for P and
-the contributions. Sums within a few trees are float32, over all trees float64.
+the contributions. All rows of a call meet a tree before the next one is read. Sums within a few trees are float32, over
+all trees float64.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from models.jit import aligned, entry, section
+from models.jit import aligned, entry, piece, section
 from models.lanes_kernel import WIDTH, below, choose, fused, load, mask, minus, splat, store, times, unknown
-from models.shap_bank import ShapBank, ShapNodes, ShapTrees
+from models.shap_bank import (
+    ABOVE,
+    ABOVE_RIGHT,
+    APART,
+    FEATURE,
+    FLOATS,
+    INTS,
+    LEFT_P,
+    LEFT_STEP,
+    LEFT_U,
+    NAN_LEFT,
+    RIGHT_LEAF,
+    RIGHT_P,
+    RIGHT_STEP,
+    RIGHT_U,
+    SHARE,
+    THRESHOLD,
+    ShapBank,
+    ShapNodes,
+    ShapTrees,
+)  # fmt: skip
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
 U16 = npt.NDArray[np.uint16]
 Arrays = tuple[npt.NDArray[Any], ...]
 
+# Blocks of WIDTH rows that meet a tree together: what they work in stays in the second-level cache.
+BLOCKS = 8
 # Trees whose contributions are summed in float32 before they join the rest.
 TREES_A_SUM = 8
 ALL = np.uint16(0xFFFF)
+LANES = np.uint64(WIDTH)
 
 
 class ShapWork(NamedTuple):
-    """What `contributions` works in: one for each thread. k features, m nodes in the largest tree, Q points."""
+    """What `contributions` works in: one for each thread. k features, S slots in the largest tree, Q points."""
 
-    values: F32  # [k, WIDTH]
-    missing: U16  # [k], a bit for each row whose value is NaN
-    left: U16  # [m], the rows that go left
-    held: U16  # [m], the rows that satisfy what was asked of the feature above
-    more: F32  # [m, WIDTH], d
-    below: F32  # [m, Q, WIDTH], U
-    reach: F32  # [m, Q, WIDTH], P
-    part: F32  # [k, WIDTH], contributions of a few trees
-    total: F64  # [k, WIDTH]
+    values: F32  # [BLOCKS, k, WIDTH]
+    missing: U16  # [BLOCKS, k], a bit for each row whose value is NaN
+    left: U16  # [S], the rows that go left
+    held: U16  # [S], the rows that satisfy what was asked of the feature above
+    more: F32  # [S, WIDTH], d
+    below: F32  # [S, Q, WIDTH] as far as the tree has points, U; then [leaves, WIDTH], those spread out
+    reach: F32  # [S, Q, WIDTH], P
+    part: F32  # [BLOCKS, k, WIDTH], contributions of a few trees
+    total: F64  # [BLOCKS, k, WIDTH]
 
 
 def new_work(bank: ShapBank) -> ShapWork:
     """Return scratch for one thread."""
-    k, m, q = bank.n_features, max(bank.most_nodes, 1), bank.trees.gain.shape[1]
+    k, slots, q = bank.n_features, bank.most_slots, bank.trees.weight.shape[0] - 1
+    left, held = aligned((slots,), np.uint16), aligned((slots,), np.uint16)
+    left[0] = held[0] = ALL
     return ShapWork(
-        aligned((k, WIDTH), np.float32),
-        aligned((k,), np.uint16),
-        aligned((m,), np.uint16),
-        aligned((m,), np.uint16),
-        aligned((m, WIDTH), np.float32),
-        aligned((m, q, WIDTH), np.float32),
-        aligned((m, q, WIDTH), np.float32),
-        aligned((k, WIDTH), np.float32),
-        aligned((k, WIDTH), np.float64),
+        aligned((BLOCKS, k, WIDTH), np.float32),
+        aligned((BLOCKS, k), np.uint16),
+        left,
+        held,
+        aligned((slots, WIDTH), np.float32),
+        aligned((slots * q + bank.most_leaves, WIDTH), np.float32),
+        aligned((slots, q, WIDTH), np.float32),
+        aligned((BLOCKS, k, WIDTH), np.float32),
+        aligned((BLOCKS, k, WIDTH), np.float64),
     )
 
 
@@ -58,116 +86,188 @@ def contributions(x: F32, nodes_: Arrays, trees_: Arrays, work_: Arrays, out: F6
     """Write each feature's part in the log-odds, out float64[n, k], of x float32[n, k]."""
     nodes, trees, work = ShapNodes(*nodes_), ShapTrees(*trees_), ShapWork(*work_)
     n_trees = trees.points.shape[0]
-    for first in range(0, x.shape[0], WIDTH):
-        rows = x[first : first + WIDTH]
+    for first in range(0, x.shape[0], BLOCKS * WIDTH):
+        rows = x[first : first + BLOCKS * WIDTH]
+        blocks = (rows.shape[0] + WIDTH - 1) // WIDTH
         read(rows, work)
-        work.total[:] = 0.0
-        work.part[:] = np.float32(0.0)
         for t in range(n_trees):
-            explain_tree(nodes, trees, t, work)
+            spread(trees, t, work.left.shape[0], work.below)
+            for block in range(blocks):
+                explain_tree(nodes, trees, t, work, block)
             if (t + 1) % TREES_A_SUM == 0 or t + 1 == n_trees:
-                for f in range(work.total.shape[0]):
-                    for i in range(WIDTH):
-                        work.total[f, i] += np.float64(work.part[f, i])
-                        work.part[f, i] = np.float32(0.0)
+                add_up(work, blocks)
         for i in range(rows.shape[0]):
             for f in range(rows.shape[1]):
-                out[first + i, f] = work.total[f, i]
+                out[first + i, f] = work.total[i // WIDTH, f, i % WIDTH]
 
 
 @section
 def read(rows: F32, work: ShapWork) -> None:
-    """Turn at most WIDTH rows on their side; lanes without a row repeat what was there."""
-    for f in range(rows.shape[1]):
-        for i in range(rows.shape[0]):
-            work.values[f, i] = rows[i, f]
-        work.missing[f] = unknown(load(work.values, f * WIDTH))
+    """Turn the rows on their side, block by block; lanes without a row repeat what was there."""
+    for i in range(rows.shape[0]):
+        for f in range(rows.shape[1]):
+            work.values[i // WIDTH, f, i % WIDTH] = rows[i, f]
+    for block in range((rows.shape[0] + WIDTH - 1) // WIDTH):
+        for f in range(rows.shape[1]):
+            work.missing[block, f] = unknown(load(work.values[block], f * WIDTH))
+            for i in range(WIDTH):
+                work.part[block, f, i] = np.float32(0.0)
+                work.total[block, f, i] = 0.0
 
 
 @section
-def explain_tree(nodes: ShapNodes, trees: ShapTrees, t: int, work: ShapWork) -> None:
-    """Add one tree's contributions to `work.part`."""
+def add_up(work: ShapWork, blocks: int) -> None:
+    """Bring the contributions of a few trees to the rest."""
+    for block in range(blocks):
+        part, total = work.part[block], work.total[block]
+        for f in range(part.shape[0]):
+            for i in range(WIDTH):
+                total[f, i] += np.float64(part[f, i])
+                part[f, i] = np.float32(0.0)
+
+
+@section
+def spread(trees: ShapTrees, t: int, slots: int, below_: F32) -> None:
+    """Write the tree's leaves beside an inner node into every lane."""
+    first = np.uint64(slots * (trees.weight.shape[0] - 1))
+    leaves = trees.leaves[trees.leaf_starts[t] : trees.leaf_starts[t + 1]]
+    for i in range(leaves.shape[0]):
+        store(below_, (first + np.uint64(i)) * LANES, splat(leaves[i]))
+
+
+@section
+def explain_tree(nodes: ShapNodes, trees: ShapTrees, t: int, work: ShapWork, block: int) -> None:
+    """Add one tree's contributions for one block of rows to `work.part`."""
     first, last, points = trees.starts[t], trees.starts[t + 1], trees.points[t]
-    if first == last:
+    n = last - first
+    if n == 0:
         return
-    own = ShapNodes(
-        nodes.feature[first:last],
-        nodes.threshold[first:last],
-        nodes.nan_left[first:last],
-        nodes.share[first:last],
-        nodes.above[first:last],
-        nodes.above_right[first:last],
-        nodes.children[first:last],
-        nodes.leaves[first:last],
-        nodes.factors[first:last],
+    width = FLOATS + 2 * points
+    tree = ShapNodes(
+        nodes.ints[first * INTS : last * INTS],
+        nodes.floats[trees.floats[t] : trees.floats[t] + n * width],
     )
-    answer(own, work)
-    climb(own, trees, points, work)
+    part = work.part[block]
+    answer(tree, width, work.values[block], work.missing[block], work)
     for q in range(points):
-        store(work.reach, q * WIDTH, splat(trees.weight[points, q]))
-    descend(own, trees, points, work)
+        store(work.reach, np.uint64(points + q) * LANES, splat(trees.weight[points, q]))
+    inner = n - trees.above_leaves[t]
+    if points == 3:
+        three(tree, inner, points, work, part)
+    elif points == 4:
+        four(tree, inner, points, work, part)
+    elif points == 5:
+        five(tree, inner, points, work, part)
+    elif points == 2:
+        two(tree, inner, points, work, part)
+    elif points == 1:
+        one(tree, inner, points, work, part)
+    elif points == 6:
+        six(tree, inner, points, work, part)
+    else:
+        many(tree, inner, points, work, part)
 
 
 @section
-def answer(nodes: ShapNodes, work: ShapWork) -> None:
+def answer(tree: ShapNodes, width: int, values: F32, missing: U16, work: ShapWork) -> None:
     """Write d of every node: by how much more than its share the left child gets, 0 where the feature failed above."""
     none = splat(np.float32(0.0))
-    for n in range(nodes.feature.shape[0]):
-        f = np.uint64(nodes.feature[n])
-        less = below(load(work.values, f * np.uint64(WIDTH)), splat(nodes.threshold[n]))
-        left = less | (work.missing[f] & nodes.nan_left[n])
-        above = nodes.above[n]
-        held = ALL
-        if above >= 0:
-            held = work.held[np.uint64(above)] & (work.left[np.uint64(above)] ^ nodes.above_right[n])
-        work.left[n], work.held[n] = left, held
-        share = nodes.share[n]
+    for n in range(tree.ints.shape[0] // INTS):
+        feature, above = np.uint64(whole(tree, n, FEATURE)), np.uint64(whole(tree, n, ABOVE))
+        less = below(load(values, feature), splat(real(tree, width, n, THRESHOLD)))
+        left = less | (missing[feature // LANES] & np.uint16(whole(tree, n, NAN_LEFT)))
+        held = work.held[above] & (work.left[above] ^ np.uint16(whole(tree, n, ABOVE_RIGHT)))
+        slot = np.uint64(n + 1)
+        work.left[slot], work.held[slot] = left, held
+        share = real(tree, width, n, SHARE)
         more = choose(mask(left), splat(np.float32(1.0) - share), splat(-share))
-        store(work.more, n * WIDTH, choose(mask(held), more, none))
+        store(work.more, slot * LANES, choose(mask(held), more, none))
 
 
-@section
-def climb(nodes: ShapNodes, trees: ShapTrees, points: int, work: ShapWork) -> None:
-    """Write U of every node but the root, from the leaves up."""
-    stride = np.uint64(work.below.shape[1] * WIDTH)
-    for back in range(1, nodes.feature.shape[0]):
-        n = np.uint64(nodes.feature.shape[0] - back)
-        share, more = splat(nodes.share[n]), load(work.more, n * np.uint64(WIDTH))
-        one, other = nodes.children[n, 0], nodes.children[n, 1]
-        left_leaf, right_leaf = splat(nodes.leaves[n, 0]), splat(nodes.leaves[n, 1])
-        gain = trees.gain[np.uint64(nodes.factors[n])]
-        at, left_at, right_at = n * stride, np.uint64(one) * stride, np.uint64(other) * stride
-        for q in range(points):
-            step = np.uint64(q * WIDTH)
-            left = load(work.below, left_at + step) if one >= 0 else left_leaf
-            right = load(work.below, right_at + step) if other >= 0 else right_leaf
-            ratio = fused(splat(gain[q]), more, share)
-            store(work.below, at + step, fused(ratio, minus(left, right), right))
+@piece
+def whole(tree: ShapNodes, n: int, which: int) -> int:
+    """Return one of a node's whole numbers."""
+    return tree.ints[np.uint64(n) * np.uint64(INTS) + np.uint64(which)]
 
 
-@section
-def descend(nodes: ShapNodes, trees: ShapTrees, points: int, work: ShapWork) -> None:
-    """Hand P down from the root and add every node's contribution."""
-    stride = np.uint64(work.below.shape[1] * WIDTH)
-    for place in range(nodes.feature.shape[0]):
-        n = np.uint64(place)
-        share, more = splat(nodes.share[n]), load(work.more, n * np.uint64(WIDTH))
-        one, other = nodes.children[n, 0], nodes.children[n, 1]
-        left_leaf, right_leaf = splat(nodes.leaves[n, 0]), splat(nodes.leaves[n, 1])
-        pair = np.uint64(nodes.factors[n])
-        gain, boost = trees.gain[pair], trees.boost[pair]
-        at, left_at, right_at = n * stride, np.uint64(one) * stride, np.uint64(other) * stride
-        total = splat(np.float32(0.0))
-        for q in range(points):
-            step = np.uint64(q * WIDTH)
-            reach = load(work.reach, at + step)
-            left = load(work.below, left_at + step) if one >= 0 else left_leaf
-            right = load(work.below, right_at + step) if other >= 0 else right_leaf
-            total = fused(times(reach, splat(boost[q])), minus(left, right), total)
-            to_left = times(reach, fused(splat(gain[q]), more, share))
-            if one >= 0:
-                store(work.reach, left_at + step, to_left)
-            if other >= 0:
-                store(work.reach, right_at + step, minus(reach, to_left))
-        part = np.uint64(nodes.feature[n]) * np.uint64(WIDTH)
-        store(work.part, part, fused(more, total, load(work.part, part)))
+@piece
+def real(tree: ShapNodes, width: int, n: int, which: int) -> np.float32:
+    """Return one of a node's real numbers, of which it has `width`."""
+    return tree.floats[np.uint64(n) * np.uint64(width) + np.uint64(which)]
+
+
+def passes(unrolled: int) -> Callable[..., None]:
+    """Return the way up and down for trees of so many points, or of any number for 0.
+
+    With the number known, a node's loop over its points is straight code and its sums stay in registers.
+    """
+
+    @section
+    def climb(tree: ShapNodes, inner: int, points: int, work: ShapWork) -> None:
+        """Write U of every node but the root, from the leaves up; the first `inner` nodes have no two leaves."""
+        count = unrolled or points
+        width = FLOATS + 2 * count
+        stride = np.uint64(count) * LANES
+        for n in range(inner, tree.ints.shape[0] // INTS):
+            at = np.uint64(n + 1)
+            share, more = splat(real(tree, width, n, SHARE)), load(work.more, at * LANES)
+            apart, right = splat(real(tree, width, n, APART)), splat(real(tree, width, n, RIGHT_LEAF))
+            for q in range(count):
+                ratio = fused(splat(real(tree, width, n, FLOATS + q)), more, share)
+                store(work.below, at * stride + np.uint64(q) * LANES, fused(ratio, apart, right))
+        for back in range(1, inner):
+            n = inner - back
+            at = np.uint64(n + 1)
+            share, more = splat(real(tree, width, n, SHARE)), load(work.more, at * LANES)
+            left_at, left_step = np.uint64(whole(tree, n, LEFT_U)), np.uint64(whole(tree, n, LEFT_STEP))
+            right_at, right_step = np.uint64(whole(tree, n, RIGHT_U)), np.uint64(whole(tree, n, RIGHT_STEP))
+            for q in range(count):
+                left = load(work.below, left_at + np.uint64(q) * left_step)
+                right = load(work.below, right_at + np.uint64(q) * right_step)
+                ratio = fused(splat(real(tree, width, n, FLOATS + q)), more, share)
+                store(work.below, at * stride + np.uint64(q) * LANES, fused(ratio, minus(left, right), right))
+
+    @section
+    def descend(tree: ShapNodes, inner: int, points: int, work: ShapWork, part: F32) -> None:
+        """Hand P down from the root and add every node's contribution."""
+        count = unrolled or points
+        width = FLOATS + 2 * count
+        stride = np.uint64(count) * LANES
+        for n in range(inner):
+            at = np.uint64(n + 1)
+            share, more = splat(real(tree, width, n, SHARE)), load(work.more, at * LANES)
+            left_at, left_step = np.uint64(whole(tree, n, LEFT_U)), np.uint64(whole(tree, n, LEFT_STEP))
+            right_at, right_step = np.uint64(whole(tree, n, RIGHT_U)), np.uint64(whole(tree, n, RIGHT_STEP))
+            left_to, right_to = np.uint64(whole(tree, n, LEFT_P)), np.uint64(whole(tree, n, RIGHT_P))
+            total = splat(np.float32(0.0))
+            for q in range(count):
+                step = np.uint64(q) * LANES
+                reach = load(work.reach, at * stride + step)
+                left = load(work.below, left_at + np.uint64(q) * left_step)
+                right = load(work.below, right_at + np.uint64(q) * right_step)
+                boost = splat(real(tree, width, n, FLOATS + count + q))
+                total = fused(times(reach, boost), minus(left, right), total)
+                to_left = times(reach, fused(splat(real(tree, width, n, FLOATS + q)), more, share))
+                store(work.reach, left_to + step, to_left)
+                store(work.reach, right_to + step, minus(reach, to_left))
+            feature = np.uint64(whole(tree, n, FEATURE))
+            store(part, feature, fused(more, total, load(part, feature)))
+        for n in range(inner, tree.ints.shape[0] // INTS):
+            at = np.uint64(n + 1)
+            total = splat(np.float32(0.0))
+            for q in range(count):
+                reach = load(work.reach, at * stride + np.uint64(q) * LANES)
+                total = fused(reach, splat(real(tree, width, n, FLOATS + count + q)), total)
+            total = times(total, splat(real(tree, width, n, APART)))
+            feature = np.uint64(whole(tree, n, FEATURE))
+            store(part, feature, fused(load(work.more, at * LANES), total, load(part, feature)))
+
+    @section
+    def up_and_down(tree: ShapNodes, inner: int, points: int, work: ShapWork, part: F32) -> None:
+        climb(tree, inner, points, work)
+        descend(tree, inner, points, work, part)
+
+    return up_and_down
+
+
+one, two, three, four, five, six, many = (passes(number) for number in (1, 2, 3, 4, 5, 6, 0))

@@ -40,8 +40,8 @@ class Events:
     def __len__(self) -> int:
         return len(self.offset)
 
-    def __getitem__(self, rows: slice) -> "Events":
-        """Return the rows of a slice, sharing memory."""
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> "Events":
+        """Return some rows; those of a slice share memory."""
         return Events(
             self.time_ms[rows],
             self.offset[rows],

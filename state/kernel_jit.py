@@ -6,7 +6,7 @@ the sources of all kernels instead.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -16,16 +16,24 @@ from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("kernel*.py"))))
 # Division by zero gives infinity or NaN as in NumPy: a check and its exception would cost more than the division.
 OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy", "_nrt": False}
 
 
-def entry(function: F) -> F:
-    """Compile a function that Python calls; cached on disk, releases the GIL."""
-    compiled = numba.njit(cache=True, **OPTIONS)(function)
-    compiled._cache._cache_file._source_stamp = SOURCES.hexdigest()  # noqa: SLF001 - Numba offers no public way
-    return cast(F, compiled)
+def stamped(sources: Iterable[Path]) -> Callable[[F], F]:
+    """Return what compiles a function that Python calls; cached on disk until one of the sources changes."""
+    stamp = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+    def compile_entry(function: F) -> F:
+        """Compile a function that Python calls; cached on disk, releases the GIL."""
+        compiled = numba.njit(cache=True, **OPTIONS)(function)
+        compiled._cache._cache_file._source_stamp = stamp  # noqa: SLF001 - Numba offers no public way
+        return cast(F, compiled)
+
+    return compile_entry
+
+
+entry = stamped(sorted(Path(__file__).parent.glob("kernel*.py")))
 
 
 def piece(function: F) -> F:

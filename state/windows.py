@@ -36,6 +36,7 @@ import numpy.typing as npt
 
 from state import kernel_blocks, kernel_observe, kernel_records, kernel_users, record
 from state.arena import Arena
+from state.compiled import NotOnDisk, found_or_nothing
 from state.events import AMOUNT_LIMIT_MINOR, TIME_LIMIT_MS, Events
 from state.features import FeatureSet, StateSpec, default_feature_set
 from state.kernel_layout import (
@@ -374,6 +375,20 @@ def warm(spec: StateSpec | None = None, feature_set: FeatureSet | None = None) -
 def is_warm(spec: StateSpec, feature_set: FeatureSet) -> bool:
     """Whether this process has the faster kernel for the feature set, or else the general one computes it."""
     return key(compile_plan(spec, feature_set)) in _observers
+
+
+def load(spec: StateSpec, feature_set: FeatureSet) -> bool:
+    """Take up the feature set's faster kernel if it is on disk; nothing is compiled. Raises FeatureSetError."""
+    plan = compile_plan(spec, feature_set)
+    windows = Windows(spec, feature_set, reserve_bytes=1)
+    windows._observe = kernel_observe.observe_for(plan)  # noqa: SLF001
+    try:
+        with found_or_nothing(windows._observe):  # noqa: SLF001
+            _run_kernels(windows)
+    except NotOnDisk:
+        return False
+    _observers[key(plan)] = windows._observe  # noqa: SLF001
+    return True
 
 
 def _run_kernels(windows: "Windows") -> None:

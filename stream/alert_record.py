@@ -4,7 +4,7 @@ An alert is raised once for one cause: `id` follows from what is wrong and since
 finds in the topic what it has said already.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 import xxhash
@@ -13,20 +13,6 @@ from msgspec import Meta, Struct
 __all__ = ["SIGNALS", "Alert", "Signal", "alert_id", "decode_alert", "encode_alert"]
 
 #: What an alert can be about; each has an entry of this name in the runbook.
-SIGNALS: Final = (
-    "feature_drift",
-    "feature_missing",
-    "score_drift",
-    "decision_mix_drift",
-    "detector_drift",
-    "adversarial_drift",
-    "quality_drop",
-    "concept_drift",
-    "label_rate_drift",
-    "telemetry_uncovered",
-    "unknown_model",
-)
-
 Signal = Literal[
     "feature_drift",
     "feature_missing",
@@ -40,6 +26,7 @@ Signal = Literal[
     "telemetry_uncovered",
     "unknown_model",
 ]
+SIGNALS: Final[tuple[Signal, ...]] = get_args(Signal)
 
 
 class Alert(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

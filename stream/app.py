@@ -11,17 +11,18 @@ from typing import Any, Final
 import numpy as np
 from confluent_kafka import Consumer, Producer
 
+from state.compile_process import compile_beside
 from state.features import FeatureSet, StateSpec
 from state.memory_store import MemoryStore
 from state.redis_store import RedisStore
 from state.sqlite_store import SqliteStore
 from state.store import Namespace, Store
-from state.windows import Windows, is_warm, warm
+from state.windows import Windows, is_warm, load, warm
 from stream.assignment import Assignment
 from stream.breaker import Breaker
 from stream.checkpoint import Checkpointer
 from stream.clients import consumer_config, producer_config, telemetry_config
-from stream.codec import DecisionEncoder, Decoder
+from stream.codec import DecisionEncoder, Decoder, warm_codec
 from stream.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from stream.embedded import check_embedded
 from stream.errors import StartupError
@@ -122,6 +123,7 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
         raise
     # The first batch must not wait for kernels to load or a session to allocate.
     _warm_windows(spec, scoring.feature_set)
+    warm_codec()
     scoring.judge.judge(np.zeros((1, len(scoring.feature_set.names)), np.float32), np.zeros(1, np.uint16))
     fresh = begins_now(namespace, registered, settings.store.recovery)
     app = _wire(settings, observer, first, spec, store, around, bootstrap, begins_now=fresh)
@@ -132,7 +134,11 @@ def compose(settings: Settings, observer: Observer, *, bootstrap: str | None = N
 def _warm_windows(spec: StateSpec, feature_set: FeatureSet) -> None:
     started = time.monotonic()
     warm(spec, feature_set)
-    if (secs := time.monotonic() - started) > WORTH_A_WORD_SECS:
+    _tell_if_long(time.monotonic() - started)
+
+
+def _tell_if_long(secs: float) -> None:
+    if secs > WORTH_A_WORD_SECS:
         log.info("compiled the window kernels for this feature set in %.0f s; the next start finds them", secs)
 
 
@@ -227,8 +233,8 @@ class _Models:
         self._around = around
         self._logs: dict[str, FeatureLog] = {}  # one a feature set, as it remembers what the broker found too large
 
-    def model(self, scoring: Scoring, pointer: Pointer) -> Model:
-        """Return the model of a version."""
+    def model(self, scoring: Scoring, pointer: Pointer, no_kernel: str = "") -> Model:
+        """Return the model of a version; no_kernel as in Model."""
         features = scoring.feature_set
         names = scoring.judge.outcome_names
         if features.hash not in self._logs:
@@ -237,21 +243,26 @@ class _Models:
         encoder = DecisionEncoder(names, scoring.model, scoring.engine, features.hash)
         scorer = Scorer(scoring.judge, encoder, self._logs[features.hash], scoring.scored_by())
         make_windows = partial(Windows, self._spec, features)
-        return Model(pointer, scoring.model, scoring.engine, features.hash, scorer, make_windows)
+        return Model(pointer, scoring.model, scoring.engine, features.hash, scorer, make_windows, no_kernel)
 
     def load(self, source: Source, pointer: Pointer) -> Model:
         """Return a promoted version, ready to score. Raises FraudstreamError, ModelError or StateError."""
         scoring = prove(self._settings, source.open(pointer))
         _check_feature_topic(self._settings, scoring.feature_set, self._around)
-        # Compiling holds the interpreter's lock for many seconds, in which nothing would be decided.
-        if not is_warm(self._spec, scoring.feature_set):
-            log.warning(
-                "version %s takes feature set %s, for which this worker started without a kernel: the general one "
-                "computes it to the same bits, about a fifth slower, until the worker is restarted",
-                scoring.model,
-                scoring.feature_set.hash,
-            )
-        return self.model(scoring, pointer)
+        return self.model(scoring, pointer, self._warm(scoring.feature_set))
+
+    def _warm(self, features: FeatureSet) -> str:
+        """Have the windows' kernel for a promoted feature set at hand; return why there is none, or nothing.
+
+        Compiled in a process beside this one: in a thread of this one nothing would be decided for many seconds.
+        """
+        if is_warm(self._spec, features) or load(self._spec, features):
+            return ""
+        started = time.monotonic()
+        if failure := compile_beside(self._spec, features):
+            return failure
+        _tell_if_long(time.monotonic() - started)
+        return "" if load(self._spec, features) else "what was compiled beside this worker is not found on disk"
 
 
 def _swapper(settings: Settings, observer: Observer, models: _Models, running: Model) -> Swapper:

@@ -1,204 +1,88 @@
 """Transactions in: the bytes of one partition's records become columns, or dead letters. Nothing is raised.
 
-A whole batch is read at once, each step over a column; whatever breaks a rule is set aside and explained one by one
-afterwards, so that good records do not pay for bad ones.
-
-Duplicate names in one JSON object: the last one counts. Unknown fields are ignored, whatever they hold. An optional
-field that is null or empty is missing. An id may be a text or a 64-bit integer; 42 and "42" are the same id.
+Step 1  the usual record goes straight into columns (`transaction_columns`)
+Step 2  what is unusual is parsed (`transaction_rows`), and its rows take their places among the others
+Step 3  what is no transaction becomes a dead letter that says why (`diagnosis`)
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import compress
-from typing import Any, Final, cast
+from collections.abc import Sequence
 
-import msgspec
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
-from state.events import TRANSACTION_SEED, Events, hash_field
+from state.events import Events
 from stream.deadletter import DeadLetter, MessageLike
 from stream.decision import DecisionEncoder
-from stream.diagnosis import LATEST_EVENT_TIME_MS, Diagnosis
+from stream.decoded import Decoded, pack_texts
+from stream.diagnosis import Diagnosis
 from stream.mapping import Limits, Mapping
 from stream.money import AmountReader
-from stream.telemetry_record import MISSING
 from stream.times import TimeReader
-from stream.transaction import MAX_NESTING, Layout, nested_too_deeply, valid_traceparents
+from stream.transaction import Layout
+from stream.transaction_columns import Read, TransactionColumns
+from stream.transaction_rows import Rows, TransactionRows
 
-__all__ = ["DeadLetter", "DecisionEncoder", "Decoded", "Decoder", "MessageLike"]
-
-# Values of a field repeat (countries, merchants, devices), so their hashes and texts are remembered, this many of each.
-_HASHES_KEPT: Final = 1 << 16
-
-_hash_transaction = partial(xxhash.xxh3_64_intdigest, seed=TRANSACTION_SEED)
-
-
-@dataclass(slots=True)
-class Decoded:
-    """The transactions among one partition's records, in offset order; every column has one row for each."""
-
-    partition: int
-    messages: list[MessageLike]
-    users: list[bytes]
-    user_ids: list[str]
-    transaction_ids: list[str]
-    events: Events
-    timestamps_ms: list[int]
-    event_times: list[int]
-    segments: list[str]
-    traceparents: list[str | None]
+__all__ = ["DeadLetter", "DecisionEncoder", "Decoded", "Decoder", "MessageLike", "warm_codec"]
 
 
 class Decoder:
-    """Decodes records by a mapping. One thread at a time may use it: it remembers hashes."""
+    """Decodes records by a mapping. One thread at a time may use it: it remembers what it has met."""
 
     def __init__(self, mapping: Mapping, limits: Limits | None = None) -> None:
-        self._limits = limits = limits or Limits()
+        limits = limits or Limits()
         layout = Layout(mapping, limits)
-        self._parse: Callable[[bytes], Any] = msgspec.json.Decoder(layout.type).decode
-        self._read = {ours: layout.column(ours) for ours in mapping.read}
-        self._times = TimeReader(mapping.event_time_unit, mapping.naive_time_zone)
-        self._amounts = AmountReader(mapping.base_currency, mapping.rates)
-        self._kept = [(ours, _Hashes(index)) for index, ours in enumerate(mapping.kept)]
-        self._segment, self._segment_texts = mapping.segment, _Segments()
-        self._diagnose = Diagnosis(mapping, limits, layout, self._times, self._amounts)
+        times = TimeReader(mapping.event_time_unit, mapping.naive_time_zone)
+        amounts = AmountReader(mapping.base_currency, mapping.rates)
+        self._columns = TransactionColumns(mapping, limits, amounts)
+        self._rows = TransactionRows(mapping, limits, layout, times, amounts)
+        self._diagnose = Diagnosis(mapping, limits, layout, times, amounts)
 
     def decode(self, partition: int, messages: Sequence[MessageLike]) -> tuple[Decoded, list[DeadLetter]]:
         """Return the transactions of one partition's records, and a dead letter for each other record, by offset."""
-        good, parsed, bad = self._parse_all(messages)
-        decoded, refused = self._columns(partition, good, parsed)
-        if refused.any():
-            keep = ~refused
-            bad += compress(good, refused)
-            good, parsed = list(compress(good, keep)), list(compress(parsed, keep))
-            decoded, _ = self._columns(partition, good, parsed)
-        dead = [self._diagnose(message) for message in bad]
-        dead.sort(key=_offset)
-        return decoded, dead
-
-    def _parse_all(self, messages: Sequence[MessageLike]) -> tuple[list[MessageLike], list[Any], list[MessageLike]]:
-        """Return the records that parse, what they hold, and the records that do not."""
-        try:
-            values: list[Any] = [message.value() for message in messages]
-            if self._plain(values):
-                return list(messages), list(map(self._parse, values)), []
-        except Exception:  # noqa: BLE001, S110 - some record is bad; the loop below finds which
-            pass
-        good, parsed, bad = [], [], []
-        for message in messages:
-            try:
-                parsed.append(self._parse_one(message.value()))
-                good.append(message)
-            except Exception:  # noqa: BLE001 - nothing that arrives may stop the stream
-                bad.append(message)
-        return good, parsed, bad
-
-    def _plain(self, values: Sequence[bytes]) -> bool:
-        """Tell whether no value needs a closer look before it is parsed."""
-        longest = max(map(len, values), default=0)
-        return (
-            longest <= self._limits.max_value_bytes
-            and all(map(bytes.isascii, values))
-            and (longest <= MAX_NESTING or not any(map(nested_too_deeply, values)))
-        )
-
-    def _parse_one(self, value: Any) -> Any:
-        if len(value) > self._limits.max_value_bytes or nested_too_deeply(value):
-            raise ValueError(value)
-        value.decode()  # the parser passes over bad UTF-8 in fields it does not read
-        return self._parse(value)
-
-    def _columns(
-        self, partition: int, messages: list[MessageLike], parsed: list[Any]
-    ) -> tuple[Decoded, NDArray[np.bool_]]:
-        """Return all rows as columns, and which of them break a rule: bool[n]."""
-        read, n = self._read, len(parsed)
-        user_ids = _texts(read["user_id"](parsed))
-        transaction_ids = _texts(read["transaction_id"](parsed))
-        users = list(map(str.encode, user_ids))
-        offsets = np.array([message.offset() for message in messages], np.int64)
-        timestamps_ms = [message.timestamp()[1] for message in messages]
-        time_ms = self._times.column(read["event_time"](parsed))
-        amount_minor, currency = self._amounts.column(read["amount"](parsed), read["currency"](parsed))
-        transaction = np.fromiter(map(_hash_transaction, map(str.encode, transaction_ids)), np.uint64, n)
-        transaction[transaction == 0] = 1
-        fields = np.empty((n, len(self._kept)), np.uint64)
-        segment_column: list[Any] | None = None
-        for index, (ours, hashes) in enumerate(self._kept):
-            column = read[ours](parsed)
-            fields[:, index] = np.fromiter(map(hashes.__getitem__, column), np.uint64, n)
-            if ours == self._segment:
-                segment_column = column
-        traceparents = valid_traceparents(read["traceparent"](parsed))
-
-        limits = self._limits
-        refused = (time_ms < limits.min_event_time_ms) | (time_ms >= LATEST_EVENT_TIME_MS)
-        refused |= time_ms - limits.max_ahead_ms > np.array(timestamps_ms, np.int64)
-        refused |= (amount_minor < limits.amount_min) | (amount_minor > limits.amount_max) | (currency == 0)
-        keys = [message.key() for message in messages]
-        if keys != users:
-            refused |= [key != user for key, user in zip(keys, users, strict=True)]
-        if "" in transaction_ids or "" in user_ids:
-            refused |= [not (one and other) for one, other in zip(transaction_ids, user_ids, strict=True)]
-
-        events = Events(time_ms, offsets, transaction, amount_minor, currency, fields)
-        event_times = time_ms.tolist()
-        segments = self._segments(parsed, segment_column)
-        return (
-            Decoded(
-                partition,
-                messages,
-                users,
-                user_ids,
-                transaction_ids,
-                events,
-                timestamps_ms,
-                event_times,
-                segments,
-                traceparents,
-            ),
-            refused,
-        )
-
-    def _segments(self, parsed: list[Any], column: list[Any] | None) -> list[str]:
-        """Return each transaction's segment. column: its values, where they were read already."""
-        if not self._segment:
-            return [""] * len(parsed)
-        if column is None:
-            column = self._read[self._segment](parsed)
-        return list(map(self._segment_texts.__getitem__, column))
+        # Step 1
+        read = self._columns.read(messages)
+        decoded = _decoded(partition, list(messages), read, plain=self._columns.plain)
+        usual = read.columns.usual
+        if usual.all():
+            return decoded, []
+        # Step 2
+        left = np.flatnonzero(~usual)
+        rows, places = self._rows.read([messages[row] for row in left.tolist()])
+        _put(decoded, left[places], rows)
+        # Step 3
+        dead = np.delete(left, places)
+        letters = [self._diagnose(messages[row]) for row in dead.tolist()]
+        return decoded.rows(np.delete(np.arange(len(messages)), dead)) if dead.size else decoded, letters
 
 
-class _Hashes(dict[str | int | None, int]):
-    """The hash of each value of one kept field; 0 where the field is missing."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__()
-        self._index = index
-
-    def __missing__(self, value: str | int | None) -> int:
-        if len(self) >= _HASHES_KEPT:
-            self.clear()
-        self[value] = found = 0 if value is None or value == "" else hash_field(self._index, str(value))
-        return found
+def warm_codec() -> None:
+    """Compile the kernels that read and write, or load them from the cache: no transaction is to wait for that."""
+    decoded, _ = Decoder(Mapping()).decode(0, [])
+    none = np.empty(0, np.uint8)
+    DecisionEncoder(["approve"], "", "", "").encode(decoded, np.empty(0, np.float32), none, none, {}, 0)
 
 
-class _Segments(dict[str | int | None, str]):
-    """Each value of the segment's field as the text that stands in decisions."""
+def _decoded(partition: int, messages: list[MessageLike], read: Read, *, plain: bool) -> Decoded:
+    columns = read.columns
+    events = Events(
+        columns.time_ms, read.offsets, columns.transaction, columns.amount_minor, columns.currency, columns.fields
+    )
+    return Decoded(
+        partition,
+        messages,
+        read.keys,
+        events,
+        read.timestamps_ms,
+        read.text,
+        columns.texts,
+        np.full(len(messages), plain, np.bool_),
+    )
 
-    def __missing__(self, value: str | int | None) -> str:
-        if len(self) >= _HASHES_KEPT:
-            self.clear()
-        self[value] = found = MISSING if value is None or value == "" else str(value)
-        return found
 
-
-def _texts(column: list[str | int]) -> list[str]:
-    return list(map(str, column)) if int in set(map(type, column)) else cast("list[str]", column)
-
-
-def _offset(letter: DeadLetter) -> int:
-    return letter.message.offset() or 0
+def _put(decoded: Decoded, at: NDArray[np.int64], rows: Rows) -> None:
+    """Put rows where they belong. The key of each is its user's id already."""
+    ours, theirs = decoded.events, rows.events
+    ours.time_ms[at], ours.transaction[at], ours.fields[at] = theirs.time_ms, theirs.transaction, theirs.fields
+    ours.amount_minor[at], ours.currency[at] = theirs.amount_minor, theirs.currency
+    text, decoded.spans[at], decoded.plain[at] = pack_texts(rows.texts, len(decoded.text))
+    decoded.text += text

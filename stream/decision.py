@@ -1,8 +1,7 @@
 """Decisions out: one JSON document for each scored transaction."""
 
 from collections.abc import Mapping, Sequence
-from itertools import repeat
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -10,7 +9,10 @@ import orjson
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-__all__ = ["FLAG_NAMES", "Decision", "DecisionEncoder", "Reason", "Scored"]
+from stream.decision_kernel import NUMBERS, Template, write_decisions
+from stream.decoded import Decoded
+
+__all__ = ["FLAG_NAMES", "Decision", "DecisionEncoder", "Reason"]
 
 #: Names of the flag bits, lowest first.
 FLAG_NAMES: Final = ("late", "duplicate", "conflict", "truncated")
@@ -52,80 +54,109 @@ class Decision(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
 
 
-class Scored(Protocol):
-    """The columns of decoded transactions that a decision repeats."""
-
-    partition: int
-    user_ids: list[str]
-    transaction_ids: list[str]
-    event_times: list[int]
-    segments: list[str]
-    traceparents: list[str | None]
-
-    @property
-    def events(self) -> Any:
-        """Columns of state; ``offset`` is int64[n]."""
-
-
 class DecisionEncoder:
     """Encodes decisions of one model. ``outcomes`` name what a decision can be, by index."""
 
     def __init__(self, outcomes: Sequence[str], model: str, engine: str, feature_set: str) -> None:
         self._outcomes = list(outcomes)
         self._model, self._engine, self._feature_set = model, engine, feature_set
-        self._flags = [[name for bit, name in enumerate(FLAG_NAMES) if flags >> bit & 1] for flags in range(256)]
+        self._flags = [[name for bit, name in enumerate(FLAG_NAMES) if flags >> bit & 1] for flags in range(16)]
 
     def encode(
         self,
-        decoded: Scored,
+        decoded: Decoded,
         scores: NDArray[np.float32],
         outcomes: NDArray[np.uint8],
         flags: NDArray[np.uint8],
         reasons: Mapping[int, Sequence[Any]],
         scored_at_ms: int,
     ) -> list[bytes]:
-        """Return one JSON document a row. Scores are written so that reading them back gives the same float32."""
-        model, engine, feature_set, partition = self._model, self._engine, self._feature_set, decoded.partition
-        dumps = orjson.dumps
-        # One document lives at a time: two thousand at once would keep the garbage collector busy.
-        values = [
-            dumps(
-                {
-                    "transaction_id": transaction_id,
-                    "user_id": user_id,
-                    "decision": decision,
-                    "score": score,
-                    "model": model,
-                    "engine": engine,
-                    "feature_set": feature_set,
-                    "reasons": why,
-                    "flags": names,
-                    "segment": segment,
-                    "event_time": event_time,
-                    "scored_at": scored_at_ms,
-                    "partition": partition,
-                    "offset": offset,
-                },
-                _plain,
-                orjson.OPT_SERIALIZE_NUMPY,
-            )
-            for transaction_id, user_id, decision, score, why, names, segment, event_time, offset in zip(
-                decoded.transaction_ids,
-                decoded.user_ids,
-                map(self._outcomes.__getitem__, outcomes.tolist()),
-                scores,
-                map(reasons.get, range(len(scores)), repeat(())),
-                map(self._flags.__getitem__, flags.tolist()),
-                decoded.segments,
-                decoded.event_times,
-                decoded.events.offset.tolist(),
-                strict=True,
-            )
-        ]
-        for row, traceparent in enumerate(decoded.traceparents):
-            if traceparent is not None:
-                values[row] = values[row][:-1] + b',"traceparent":' + dumps(traceparent) + b"}"
+        """Return one JSON document a row. Scores are written so that reading them back gives the same float32.
+
+        Compiled code writes what is usual; a row with reasons, with texts to escape or with a score that is written
+        with an exponent is encoded by itself, to the same form.
+        """
+        values = self._write(decoded, scores, outcomes, flags, scored_at_ms)
+        rest = {row for row, value in enumerate(values) if not value}
+        for row in sorted(rest.union(np.flatnonzero(~decoded.plain).tolist(), reasons)):
+            alone, why = decoded.rows(slice(row, row + 1)), reasons.get(row, ())
+            values[row] = self._one(alone, scores[row], outcomes[row], flags[row], why, scored_at_ms)
         return values
+
+    def _write(
+        self,
+        decoded: Decoded,
+        scores: NDArray[np.float32],
+        outcomes: NDArray[np.uint8],
+        flags: NDArray[np.uint8],
+        scored_at_ms: int,
+    ) -> list[bytes]:
+        """Return the documents without reasons; an empty one where a row is to be encoded by itself."""
+        template, longest = self._template(decoded.partition, scored_at_ms)
+        n = len(decoded)
+        texts = int((decoded.spans[:, :, 1] - decoded.spans[:, :, 0]).sum())
+        out = np.empty(n * (longest + NUMBERS) + texts, np.uint8), np.empty(n, np.int64)
+        end = write_decisions(
+            np.frombuffer(decoded.text, np.uint8),
+            decoded.spans,
+            scores,
+            outcomes,
+            flags,
+            decoded.events.time_ms,
+            decoded.events.offset,
+            template,
+            out,
+        )
+        whole, ends = out[0][:end].tobytes(), out[1].tolist()
+        return [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def _template(self, partition: int, scored_at_ms: int) -> tuple[Template, int]:
+        """Return what the documents of a batch share, and the most bytes it takes of one."""
+        model, engine, feature_set = (orjson.dumps(x) for x in (self._model, self._engine, self._feature_set))
+        outcomes = [b'","decision":%b,"score":' % orjson.dumps(name) for name in self._outcomes]
+        flags = [orjson.dumps(names) for names in self._flags]
+        parts = [
+            b'{"transaction_id":"',
+            b'","user_id":"',
+            b',"model":%b,"engine":%b,"feature_set":%b,"reasons":[],"flags":' % (model, engine, feature_set),
+            b',"segment":"',
+            b'","event_time":',
+            b',"scored_at":%d,"partition":%d,"offset":' % (scored_at_ms, partition),
+            b',"traceparent":"',
+            b'"}',
+            b"}",
+        ]
+        pieces = [*outcomes, *flags, *parts]
+        ends = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
+        places = np.stack((ends[:-1], ends[1:]), axis=1)
+        text = np.frombuffer(b"".join(pieces), np.uint8)
+        first, second = len(outcomes), len(outcomes) + len(flags)
+        longest = max(map(len, outcomes)) + max(map(len, flags)) + sum(map(len, parts))
+        return Template(text, places[:first], places[first:second], places[second:]), longest
+
+    def _one(
+        self, decoded: Decoded, score: Any, outcome: Any, flags: Any, reasons: Sequence[Any], scored_at_ms: int
+    ) -> bytes:
+        """Encode the one row of `decoded`."""
+        document = {
+            "transaction_id": decoded.transaction_ids[0],
+            "user_id": decoded.user_ids[0],
+            "decision": self._outcomes[outcome],
+            "score": score,
+            "model": self._model,
+            "engine": self._engine,
+            "feature_set": self._feature_set,
+            "reasons": reasons,
+            "flags": self._flags[flags & 15],
+            "segment": decoded.segments[0],
+            "event_time": int(decoded.events.time_ms[0]),
+            "scored_at": scored_at_ms,
+            "partition": decoded.partition,
+            "offset": int(decoded.events.offset[0]),
+        }
+        if traceparent := decoded.traceparents[0]:
+            document["traceparent"] = traceparent
+        return orjson.dumps(document, _plain, orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _plain(reason: Any) -> Any:

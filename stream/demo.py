@@ -20,6 +20,7 @@ from models.manifest import OUT_OF_FOLD
 from state.features import default_feature_set
 from state.windows import warm
 from stream.app import compose
+from stream.codec import warm_codec
 from stream.demo_cast import DRAIN_SECS, FETCH_WAIT_MS, Cast, DecisionReader, Traffic, WorkerPart
 from stream.demo_summary import summary
 from stream.embedded import EmbeddedBroker
@@ -97,6 +98,7 @@ def _compile(console: Console) -> None:
     started = time.monotonic()
     with console.status("compiling the window kernels, which happens once"):
         warm()
+        warm_codec()
     if (secs := time.monotonic() - started) > WORTH_A_WORD_SECS:
         _say(console, f"compiled the window kernels in {secs:.0f} s; the next start finds them")
 

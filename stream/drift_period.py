@@ -16,6 +16,7 @@ from models.histograms import Histograms, render_histograms
 from stream.telemetry_record import Telemetry, reference_hash
 from stream.watch_intervals import Sequences, interval_end
 from stream.watch_panes import Layout
+from stream.watch_snapshot import Aside
 
 __all__ = ["DriftPeriod", "ModelTraffic"]
 
@@ -63,7 +64,7 @@ class DriftPeriod:
         self.records = self.events = self.repeated = 0
         self.workers: set[str] = set()
         self.dead_letters: Counter[str] = Counter()
-        self.set_aside: Counter[str] = Counter()
+        self.set_aside: Counter[Aside] = Counter()
         self.covered: dict[int, list[list[int]]] = {}
         self.silent_ms: list[tuple[int, int]] = []
         self._references = references

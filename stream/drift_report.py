@@ -19,7 +19,7 @@ from models.histograms import Histograms
 from stream.alert_record import Alert, decode_alert
 from stream.drift_period import DriftPeriod
 from stream.drift_quality import LabelsOfPeriod
-from stream.drift_subjects import mix_moments, model_drift, segment_mixes
+from stream.drift_subjects import mix_moments, model_drift, segment_mixes, whole_psi
 from stream.errors import StartupError
 from stream.labelled_record import decode_labelled
 from stream.settings import Settings
@@ -76,6 +76,7 @@ def drift_report(
         since_ms=since_ms,
         until_ms=until_ms,
         psi_bound=settings.drift.psi,
+        whole_psi_bound=whole_psi(since_ms, until_ms, settings.drift),
         missing_bound=settings.drift.missing,
         min_events=settings.drift.min_events,
         models=sorted(models, key=lambda one: -one.last_ms),

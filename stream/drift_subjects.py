@@ -17,10 +17,10 @@ from models.drift_statistics import (
     significant,
 )
 from stream.drift_period import DriftPeriod, ModelTraffic
-from stream.sections import DriftSettings
 from stream.watch_panes import SCORE, Layout
+from stream.watch_sections import DriftSettings
 
-__all__ = ["mix_moments", "model_drift", "segment_mixes"]
+__all__ = ["mix_moments", "model_drift", "segment_mixes", "whole_psi"]
 
 #: Stretches are joined until one holds so many times what may be judged; the index of fewer is mostly chance.
 ROOM: Final = 2
@@ -50,6 +50,11 @@ def model_drift(
     )
 
 
+def whole_psi(since_ms: int, until_ms: int, drift: DriftSettings) -> float:
+    """Return the index from which a whole period has drifted: as the watch has it, another for a rhythm and longer."""
+    return drift.day_psi if until_ms - since_ms >= drift.rhythm else drift.psi
+
+
 def _subjects(
     period: DriftPeriod, traffic: ModelTraffic, layout: Layout, drift: DriftSettings, alerts: Sequence[Raised]
 ) -> list[Subject]:
@@ -62,6 +67,7 @@ def _subjects(
         )
         for first in range(0, period.stretches, length)
     }
+    bound = whole_psi(period.since_ms, period.until_ms, drift)
     rows = range(len(layout.names))
     tests = [chi_squared(layout.known(layout.reference, row), layout.known(total, row)).p_value for row in rows]
     lost = [_missing(layout, total, row) for row in rows]
@@ -87,7 +93,7 @@ def _subjects(
                 ks=distance.statistic,
                 ks_p=distance.p_value,
                 significant=bool(sure[row]),
-                drifted=judged and bool(sure[row]) and index >= drift.psi,
+                drifted=judged and bool(sure[row]) and index >= bound,
                 broken=judged and bool(sure[len(rows) + row]) and abs(lost[row].difference) >= drift.missing,
                 over_time=[
                     _moment(layout, vector, row, period.bounds(first, length), drift.min_events)

@@ -58,7 +58,7 @@ class FeatureLog:
 
     def encode(
         self,
-        transaction_ids: Sequence[str],
+        transaction_ids: Sequence[str] | pa.StringArray,
         partition: int,
         offsets: npt.NDArray[np.int64],
         times_ms: npt.NDArray[np.int64],
@@ -75,7 +75,7 @@ class FeatureLog:
 
     def _record(
         self,
-        transaction_ids: Sequence[str],
+        transaction_ids: Sequence[str] | pa.StringArray,
         partition: int,
         offsets: npt.NDArray[np.int64],
         times_ms: npt.NDArray[np.int64],
@@ -83,7 +83,7 @@ class FeatureLog:
     ) -> bytes:
         n = len(transaction_ids)
         columns = [
-            pa.array(transaction_ids, pa.string()),
+            transaction_ids if isinstance(transaction_ids, pa.Array) else pa.array(transaction_ids, pa.string()),
             pa.array(np.full(n, partition, np.int32)),
             pa.array(offsets),
             pa.array(times_ms).view(pa.timestamp("ms", tz="UTC")),

@@ -27,7 +27,7 @@ def dated_rows(path: Path, mapping: Mapping, limits: Limits, now_ms: int) -> Ite
     waiting: list[Row] = []
     for records in read_records(path, mapping, now_ms):
         decoded, _ = decoder.decode(0, records)
-        times = dict(zip(decoded.events.offset.tolist(), decoded.event_times, strict=True))
+        times = dict(zip(decoded.events.offset.tolist(), decoded.time_ms.tolist(), strict=True))
         for record in records:
             time_ms = times.get(record.offset(), before_ms)
             row = Row(record.key(), record.value() or b"", time_ms)

@@ -76,6 +76,10 @@ class _Part:
     features: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     flags: U8 = field(default_factory=lambda: np.empty(0, np.uint8))
 
+    def live_rows(self) -> Decoded:
+        """Return the rows from `live` on."""
+        return self.decoded.rows(slice(self.live, None)) if self.live else self.decoded
+
 
 class Line:
     """Turns consumed records into output.
@@ -130,7 +134,7 @@ class Line:
         for part in parts:
             report.replayed += part.live
             self._account(part, output, report)
-        live = [part for part in parts if part.live < len(part.decoded.users)]
+        live = [part for part in parts if part.live < len(part.decoded)]
         if live:
             features = live[0].features if len(live) == 1 else np.concatenate([part.features for part in live])
             currencies = np.concatenate([part.decoded.events.currency[part.live :] for part in live])
@@ -166,7 +170,7 @@ class Line:
     def _observe(self, part: _Part) -> None:
         """Bring the part's users into memory, then let the windows see every event in order."""
         windows, decoded = part.partition.windows, part.decoded
-        if not decoded.users:
+        if not len(decoded):
             return
         slots = windows.find(decoded.users)
         if slots.min() < 0:
@@ -174,7 +178,7 @@ class Line:
             slots = windows.find(decoded.users)
         if part.live:
             windows.replay(slots[: part.live], decoded.events[: part.live])
-        if part.live < len(decoded.users):
+        if part.live < len(decoded):
             events = decoded.events[part.live :]
             part.features, part.flags = windows.observe(slots[part.live :], events)
             if (part.flags & Flag.SKIPPED).any():
@@ -183,7 +187,7 @@ class Line:
     def _account(self, part: _Part, output: Output, report: BatchReport) -> None:
         """Count the part, queue its dead letters, and note how far it reaches."""
         partition, number = part.partition, part.partition.number
-        if part.decoded.users:
+        if len(part.decoded):
             partition.coverage.observe(part.next_offset, int(part.decoded.events.time_ms.max()), self._retention_ms)
         if part.next_offset > partition.live_from:
             output.offsets[number] = part.next_offset
@@ -199,19 +203,12 @@ class Line:
         """Append decisions and feature records of every part; verdict rows follow the parts' order."""
         at = 0
         now_ms = self._now_ms()
-        timestamps: list[int] = []
-        report.scored = scored = Scored(
-            self._scorer.scored_by,
-            features,
-            verdicts.scores,
-            verdicts.outcomes,
-            self._scorer.judge.outcome_names,
-            [],
-            [],
-        )
-        for part in live:
-            decoded = tail(part.decoded, part.live)
-            n = len(decoded.users)
+        timestamps: list[npt.NDArray[np.int64]] = []
+        rows = [part.live_rows() for part in live]
+        names = self._scorer.judge.outcome_names
+        report.scored = Scored(self._scorer.scored_by, features, verdicts.scores, verdicts.outcomes, names, rows)
+        for part, decoded in zip(live, rows, strict=True):
+            n = len(decoded)
             rows_of = slice(at, at + n)
             reasons = {row - at: why for row, why in verdicts.reasons.items() if at <= row < at + n}
             values = self._scorer.encoder.encode(
@@ -224,20 +221,18 @@ class Line:
             report.noted += [values[row] for row in reasons]
             output.source_offsets += offsets
             self._log_features(part, decoded, output)
-            timestamps += decoded.timestamps_ms
-            scored.segments.append(decoded.segments)
-            scored.event_times.append(decoded.event_times)
+            timestamps.append(decoded.timestamps_ms)
             at += n
         if self._oversized:
             self._replace_oversized(live, output, report)
-        self._report(live, verdicts, now_ms, timestamps, report)
+        self._report(live, verdicts, now_ms, np.concatenate(timestamps), report)
 
     def _log_features(self, part: _Part, decoded: Decoded, output: Output) -> None:
         if not self._topics.features:
             return
         events = decoded.events
         for offset, record in self._scorer.feature_log.encode(
-            decoded.transaction_ids, decoded.partition, events.offset, events.time_ms, part.features
+            decoded.transaction_column(), decoded.partition, events.offset, events.time_ms, part.features
         ):
             output.rare.append(
                 Outgoing(
@@ -276,10 +271,15 @@ class Line:
         output.source_offsets = [output.source_offsets[i] for i in keep]
 
     def _report(
-        self, live: list[_Part], verdicts: Verdicts, now_ms: int, timestamps: list[int], report: BatchReport
+        self,
+        live: list[_Part],
+        verdicts: Verdicts,
+        now_ms: int,
+        timestamps_ms: npt.NDArray[np.int64],
+        report: BatchReport,
     ) -> None:
-        report.events = len(timestamps)
-        report.latency_ms = now_ms - np.array(timestamps, np.float64)
+        report.events = len(timestamps_ms)
+        report.latency_ms = (now_ms - timestamps_ms).astype(np.float64)
         counts = np.bincount(verdicts.outcomes, minlength=len(self._scorer.judge.outcome_names))
         report.outcomes = dict(zip(self._scorer.judge.outcome_names, counts.tolist(), strict=True))
         for flag in (Flag.LATE, Flag.DUPLICATE, Flag.CONFLICT, Flag.TRUNCATED):
@@ -301,27 +301,6 @@ class _Stages:
         self._at = now
 
 
-def tail(decoded: Decoded, first: int) -> Decoded:
-    """Return the rows from `first` on."""
-    return pick(decoded, range(first, len(decoded.users)), slice(first, None)) if first else decoded
-
-
-def pick(decoded: Decoded, chosen: Sequence[int], selector: Any) -> Decoded:
-    """Return the chosen rows; selector names the same rows to NumPy (a slice, or int64 indices)."""
-    return Decoded(
-        partition=decoded.partition,
-        messages=[decoded.messages[i] for i in chosen],
-        users=[decoded.users[i] for i in chosen],
-        user_ids=[decoded.user_ids[i] for i in chosen],
-        transaction_ids=[decoded.transaction_ids[i] for i in chosen],
-        events=decoded.events[selector],
-        timestamps_ms=[decoded.timestamps_ms[i] for i in chosen],
-        event_times=[decoded.event_times[i] for i in chosen],
-        segments=[decoded.segments[i] for i in chosen],
-        traceparents=[decoded.traceparents[i] for i in chosen],
-    )
-
-
 def _drop_decided(part: _Part) -> None:
     """Leave out rows that stored users already hold; only right where a checkpoint outlived the committed offset."""
     if not part.partition.decided_ahead:
@@ -332,5 +311,5 @@ def _drop_decided(part: _Part) -> None:
             f"store.recovery = rebuild to replay the log.",
         )
     keep = np.flatnonzero((part.flags & Flag.SKIPPED) == 0)
-    part.decoded = pick(tail(part.decoded, part.live), keep.tolist(), keep)
+    part.decoded = part.live_rows().rows(keep)
     part.live, part.features, part.flags = 0, part.features[keep], part.flags[keep]

@@ -186,6 +186,14 @@ class LogObserver(Observer):
             model=running,
         )
 
+    def window_kernel(self, *, feature_set: str, failure: str) -> None:
+        if failure:
+            message = (
+                f"windows of feature set {feature_set} run on the general kernel, to the same bits and about a fifth "
+                f"slower, until a restart: {failure}"
+            )
+            _tell("general_kernel", message, logging.WARNING, feature_set=feature_set)
+
     def followed(self, *, failure: str, is_current: bool) -> None:  # noqa: ARG002 (swaps are told by themselves)
         if failure and failure != self._registry_failure:
             _tell("registry_unreadable", f"promotions are not seen: {failure}", logging.WARNING)

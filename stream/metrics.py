@@ -85,7 +85,7 @@ class PrometheusObserver(Observer, Collector):
         self._assigned: set[int] = set()
         self._info: dict[str, str] = {}
         self._up = True
-        self._breaker_open = False
+        self._breaker_open = self._general_kernel = False
         self._registry_readable = self._model_current = True
         self._count()
         self._measure()
@@ -105,6 +105,7 @@ class PrometheusObserver(Observer, Collector):
         self._flags = Counter(
             "fraudstream_flagged_events", "Transactions whose windows are unusual, by flag.", "flag", FLAG_NAMES
         )
+        self._turns = Counter("fraudstream_turns", "Rounds of the loop, with or without records.")
         self._commits = Counter("fraudstream_commits", "Batches made durable.")
         self._aborts = Counter("fraudstream_aborts", "Batches given up, to be decided again.")
         self._store_failures = Counter("fraudstream_store_failures", "Calls that the store did not answer.")
@@ -132,6 +133,10 @@ class PrometheusObserver(Observer, Collector):
     def started(self, *, model: str, engine: str, feature_set: str, state: str) -> None:
         with self._lock:
             self._info = {"model": model, "engine": engine, "feature_set": feature_set, "state": state}
+
+    def turned(self) -> None:
+        with self._lock:
+            self._turns.add()
 
     def assigned(self, partitions: list[int]) -> None:
         with self._lock:
@@ -238,6 +243,10 @@ class PrometheusObserver(Observer, Collector):
         with self._lock:
             self._swaps.add(value="refused")
 
+    def window_kernel(self, *, feature_set: str, failure: str) -> None:
+        with self._lock:
+            self._general_kernel = bool(failure)
+
     def followed(self, *, failure: str, is_current: bool) -> None:
         with self._lock:
             self._registry_readable, self._model_current = not failure, is_current
@@ -278,6 +287,11 @@ class PrometheusObserver(Observer, Collector):
                 self._model_current,
             ),
             ("registry_readable", "0 while the registry directory cannot be read, else 1.", self._registry_readable),
+            (
+                "general_kernel",
+                "1 while windows run on the general kernel because their own could not be compiled, else 0.",
+                self._general_kernel,
+            ),
             ("store_breaker_open", "1 while the store does not answer, else 0.", self._breaker_open),
         ):
             yield GaugeMetricFamily(f"fraudstream_{name}", about, float(value))
@@ -293,7 +307,7 @@ class PrometheusObserver(Observer, Collector):
     def _counters(self) -> Iterable[Metric]:
         for counter in (
             *(self._events, self._replayed, self._decisions, self._dead, self._flags),
-            *(self._commits, self._aborts, self._store_failures, self._evicted, self._loaded, self._swaps),
+            *(self._turns, self._commits, self._aborts, self._store_failures, self._evicted, self._loaded, self._swaps),
             *(self._telemetry_written, self._telemetry_dropped),
         ):
             yield counter.family()

@@ -49,6 +49,11 @@ class AmountReader:
         """The currencies that can be read; with a base currency, those that have a rate."""
         return frozenset(self._exponents)
 
+    @property
+    def unconverted(self) -> dict[str, int]:
+        """The decimals of the currencies whose amounts stay as they are."""
+        return {currency: places for currency, places in self._exponents.items() if currency not in self._factors}
+
     def column(
         self, amounts: Sequence[float | str], currencies: Sequence[str]
     ) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:

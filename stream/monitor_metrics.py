@@ -10,62 +10,33 @@ process had read back, so that a restart is no sudden rise: what was read again 
 import threading
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from models.drift_detectors import DETECTORS
-from models.quality_figures import Figures
 from models.quality_watch import QualitySnapshot
 from stream.alert_record import SIGNALS, Alert
+from stream.families import by_one, counts, gauge, gauges
 from stream.joiner_observer import OUTCOMES
 from stream.monitor_observer import MonitorObserver
+from stream.quality_metrics import quality_families
 from stream.tally import Histogram
-from stream.watch_snapshot import ModelState, Totals, WatchSnapshot
+from stream.watch_metrics import watch_families
+from stream.watch_snapshot import Totals, WatchSnapshot
 
 __all__ = ["MonitorMetrics"]
 
 MS_PER_SEC: Final = 1000.0
 DAY_SECS: Final = 86_400.0
-#: What detections call the score.
-SCORE: Final = "score"
-#: Reasons of `stream.watch` and `stream.monitor_state`. Whatever is known to be countable begins at 0: of a series that
-#: begins with a burst, increase() never shows the burst.
-TELEMETRY_ASIDE: Final = (
-    *("ahead", "behind", "unknown_model", "no_reference", "other_reference", "other_bins"),
-    *("no_feature", "unknown_feature", "sample", "too_large", "offsets"),
-)
 #: From an investigator's minute to a chargeback's four months.
 DELAY_SECS: Final = (
     *(60.0, 600.0, 3_600.0, 6 * 3_600.0, 12 * 3_600.0),
     *(days * DAY_SECS for days in (1, 2, 3, 5, 7, 14, 21, 30, 45, 60, 90, 120)),
-)
-
-_OF_FEATURE: Final = (
-    ("psi", "Population stability index against the reference, over drift.window.", "psi"),
-    ("js", "Jensen-Shannon divergence from the reference, nats.", "jensen_shannon"),
-    ("chi2_p_value", "How likely a difference as large is by chance, by chi-squared over the bins.", "chi_squared_p"),
-    ("ks", "Kolmogorov-Smirnov distance from the reference, over the bins.", "ks"),
-    ("missing_ratio", "Share of missing values over drift.window.", "missing"),
-    ("alarm", "1 while feature_drift is open for this feature, else 0.", "alarm"),
-)
-_OF_QUALITY: Final = (
-    ("labelled_events", "Labelled decisions that the figures rest on.", "events", ""),
-    ("frauds", "Frauds among them.", "frauds", ""),
-    ("label_rate", "Share of frauds among them.", "label_rate", ""),
-    ("roc_auc", "Chance that a fraud scored above an honest payment.", "roc_auc", ""),
-    ("average_precision", "Average precision.", "average_precision", ""),
-    ("brier", "Mean squared error of the scores.", "brier", ""),
-    ("calibration_ratio", "Frauds expected by the scores over those that came.", "calibration_ratio", ""),
-    ("precision", "Share of frauds among what was stopped.", "review_precision", "review"),
-    ("precision", "", "decline_precision", "decline"),
-    ("recall", "Share of frauds that were stopped.", "review_recall", "review"),
-    ("recall", "", "decline_recall", "decline"),
 )
 
 
@@ -93,6 +64,8 @@ class MonitorMetrics(MonitorObserver, Collector):
         self._delays = Histogram(DELAY_SECS)
         self._last_label_at: float | None = None
         self._index: tuple[int, int, int] | None = None
+        self._commits = 0
+        self._joins: bool | None = None
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
@@ -102,7 +75,8 @@ class MonitorMetrics(MonitorObserver, Collector):
 
     def caught_up(self, watch: WatchSnapshot | None) -> None:
         with self._lock:
-            self._caught_up = True
+            # Both at once: rules hold what was last said until a monitor that has caught up says otherwise.
+            self._caught_up, self._watch = True, watch
             self._before = Totals() if watch is None else watch.totals
 
     def state(self, watch: WatchSnapshot | None, quality: QualitySnapshot) -> None:
@@ -152,9 +126,26 @@ class MonitorMetrics(MonitorObserver, Collector):
         with self._lock:
             self._index = decisions, size_bytes, pending
 
+    def rebuilding(self, topic: str, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:  # noqa: ARG002
+        with self._lock:
+            self._joins = False
+
+    def live(self) -> None:
+        with self._lock:
+            self._joins = True
+
+    def aborted(self, reason: str) -> None:  # noqa: ARG002 (the log says it)
+        with self._lock:
+            self._joins = False
+
+    def committed(self, records: int) -> None:  # noqa: ARG002
+        with self._lock:
+            self._commits += 1
+
     def left(self) -> None:
         with self._lock:
             self._up = self._caught_up = False
+            self._joins = None
 
     def _note_uncovered(self, watch: WatchSnapshot) -> None:
         """Keep the most so far: a late record heals a gap, and a counter that falls would look like a restart."""
@@ -167,20 +158,25 @@ class MonitorMetrics(MonitorObserver, Collector):
     def collect(self) -> Iterable[Metric]:
         """Return everything at one moment."""
         with self._lock:
-            return [*self._of_monitor(), *self._of_labels(), *self._of_watch(), *self._of_quality()]
+            found = [*self._of_monitor(), *self._of_labels(), *self._of_joiner(), self._firing()]
+            if self._watch is not None:
+                found += watch_families(self._watch, self._before, self._uncovered, self._now())
+            if self._quality is not None:
+                found += quality_families(self._quality)
+            return found
 
     def _of_monitor(self) -> Iterator[Metric]:
-        yield _gauge("monitor_up", "1 until the monitor has left its group, then 0.", self._up)
-        yield _gauge("monitor_start_time_seconds", "Start of the monitor since the Unix epoch.", self._started_at)
-        yield _gauge("monitor_caught_up", "1 once it has read back and judges, else 0.", self._caught_up)
-        yield _gauges("monitor_lag_records", "Records not read yet.", ["topic"], _by_one(self._lags))
-        yield _counts("monitor_records", "Records read.", ["topic"], _by_one(self._records))
-        yield _counts("monitor_set_aside_records", "Records that say nothing.", ["topic", "reason"], self._aside)
-        yield _counts("monitor_alerts", "Alerts raised.", ["signal"], _by_one(self._alerts))
+        yield gauge("monitor_up", "1 until the monitor has left its group, then 0.", self._up)
+        yield gauge("monitor_start_time_seconds", "Start of the monitor since the Unix epoch.", self._started_at)
+        yield gauge("monitor_caught_up", "1 once it has read back and judges, else 0.", self._caught_up)
+        yield gauges("monitor_lag_records", "Records not read yet.", ["topic"], by_one(self._lags))
+        yield counts("monitor_records", "Records read.", ["topic"], by_one(self._records))
+        yield counts("monitor_set_aside_records", "Records that say nothing.", ["topic", "reason"], self._aside)
+        yield counts("monitor_alerts", "Alerts raised.", ["signal"], by_one(self._alerts))
 
     def _of_labels(self) -> Iterator[Metric]:
-        yield _counts("labels", "Labels, by what became of them.", ["outcome"], _by_one(self._labels))
-        yield _counts("labelled", "Labelled decisions read.", ["label"], _by_one(self._labelled))
+        yield counts("labels", "Labels, by what became of them.", ["outcome"], by_one(self._labels))
+        yield counts("labelled", "Labelled decisions read.", ["label"], by_one(self._labelled))
         yield HistogramMetricFamily(
             "fraudstream_label_delay_seconds",
             "From a payment to its label.",
@@ -188,9 +184,14 @@ class MonitorMetrics(MonitorObserver, Collector):
             self._delays.sum,
         )
         if self._last_label_at is not None:
-            yield _gauge(
+            yield gauge(
                 "label_last_timestamp_seconds", "When a label was last read, since the epoch.", self._last_label_at
             )
+
+    def _of_joiner(self) -> Iterator[Metric]:
+        yield counts("joiner_commits", "Batches of labels and decisions made durable.", [], {(): self._commits})
+        if self._joins is not None:
+            yield gauge("joiner_live", "1 once the index is whole and labels are joined, else 0.", self._joins)
         if self._index is not None:
             for name, about, value in zip(
                 ("index_decisions", "index_bytes", "pending_labels"),
@@ -198,195 +199,12 @@ class MonitorMetrics(MonitorObserver, Collector):
                 self._index,
                 strict=True,
             ):
-                yield _gauge(f"joiner_{name}", about, value)
+                yield gauge(f"joiner_{name}", about, value)
 
-    def _of_watch(self) -> Iterator[Metric]:
-        watch = self._watch
+    def _firing(self) -> Metric:
         firing: Tally[str] = Tally(dict.fromkeys(SIGNALS, 0))
-        if watch is not None:
-            firing.update(alert.signal for alert in watch.alerts)
+        if self._watch is not None:
+            firing.update(alert.signal for alert in self._watch.alerts)
         if self._quality is not None:
             firing.update(alarm.signal for alarm in self._quality.open)
-        yield _gauges("monitor_alerts_firing", "Alerts that are open.", ["signal"], _by_one(firing))
-        if watch is None:
-            return
-        if watch.at_ms is not None:
-            age = max(0.0, self._now() - watch.at_ms / MS_PER_SEC)
-            yield _gauge("monitor_interval_age_seconds", "Time since the newest interval that was applied.", age)
-        yield _gauge("telemetry_workers", "Workers heard of in the last minute.", len(watch.workers))
-        unknown = bool(watch.unknown_models)
-        yield _gauge("telemetry_unknown_model", "1 while records name a model without a reference.", unknown)
-        yield from self._since_caught_up(watch)
-        yield from _of_models(watch.models)
-        yield _gauges(
-            "decision_share",
-            "Share of a segment's decisions over drift.window.",
-            ["segment", "decision"],
-            {(segment, name): share for segment, mix in watch.mix.items() for name, share in mix.shares.items()},
-        )
-        yield _gauges(
-            "decision_mix_psi",
-            "Index of the decisions against one drift.rhythm before.",
-            ["segment"],
-            {(segment,): mix.psi for segment, mix in watch.mix.items()},
-        )
-        yield _gauges(
-            "decision_mix_alarm",
-            "1 while such an alert is open, else 0.",
-            ["segment"],
-            {(segment,): mix.alarm for segment, mix in watch.mix.items()},
-        )
-
-    def _since_caught_up(self, watch: WatchSnapshot) -> Iterator[Metric]:
-        totals, before = watch.totals, self._before
-        for name, about, now, then in (
-            ("events", "Transactions that telemetry tells of.", totals.events, before.events),
-            ("late_records", "Records that came after their interval was closed.", totals.late, before.late),
-            ("repeated_records", "Records that were read before.", totals.repeated, before.repeated),
-            ("lost_records", "Records missing between those that came.", totals.lost, before.lost),
-        ):
-            yield _counts(f"telemetry_{name}", about, [], {(): max(0, now - then)})
-        yield _counts(
-            "telemetry_uncovered_offsets",
-            "Committed offsets that no telemetry covers.",
-            ["partition"],
-            {(str(partition),): count for partition, count in self._uncovered.items()},
-        )
-        yield _counts(
-            "detector_alarms",
-            "Detections of River's detectors.",
-            ["detector", "subject"],
-            {
-                key: max(0, totals.detections.get(key, 0) - before.detections.get(key, 0))
-                for key in {**_detectable(watch.models), **totals.detections}
-            },
-        )
-        yield _counts(
-            "telemetry_set_aside",
-            "Parts of telemetry that count for nothing.",
-            ["reason"],
-            {
-                (reason,): max(0, totals.set_aside.get(reason, 0) - before.set_aside.get(reason, 0))
-                for reason in {**dict.fromkeys(TELEMETRY_ASIDE), **totals.set_aside}
-            },
-        )
-
-    def _of_quality(self) -> Iterator[Metric]:
-        if self._quality is None:
-            return
-        families: dict[str, GaugeMetricFamily] = {}
-        for name, about, attribute, threshold in _OF_QUALITY:
-            labels = ["model", "segment", *(["threshold"] if threshold else [])]
-            if name not in families:
-                families[name] = GaugeMetricFamily(f"fraudstream_quality_{name}", about, labels=labels)
-            for (model, segment), figures in self._quality.figures.items():
-                value = _figure(figures, attribute)
-                if value is not None:
-                    families[name].add_metric([model, segment, *([threshold] if threshold else [])], value)
-        yield from families.values()
-        yield _gauges(
-            "concept_drift_alarm", "1 while errors are more than before.", ["model", "detector"], self._quality.concept
-        )
-        yield _gauges(
-            "label_rate_drift_alarm",
-            "1 while the share of frauds among labels is another than before.",
-            ["model"],
-            _by_one(self._quality.label_rate),
-        )
-
-
-def _of_models(models: Mapping[str, ModelState]) -> Iterator[Metric]:
-    for name, about, attribute in _OF_FEATURE:
-        yield _gauges(
-            f"drift_{name}",
-            about,
-            ["model", "feature"],
-            {
-                (version, feature): _drift(subject, attribute)
-                for version, model in models.items()
-                for feature, subject in model.features.items()
-            },
-        )
-    yield _gauges(
-        "missing_alarm",
-        "1 while feature_missing is open for this feature, else 0.",
-        ["model", "feature"],
-        {
-            (version, feature): subject.missing_alarm
-            for version, model in models.items()
-            for feature, subject in model.features.items()
-        },
-    )
-    yield _gauges(
-        "detector_alarm",
-        "1 while detector_drift is open for this feature, or for the score, else 0.",
-        ["model", "feature"],
-        {
-            (version, feature): subject.detector_alarm
-            for version, model in models.items()
-            for feature, subject in {**model.features, SCORE: model.score}.items()
-        },
-    )
-    score = {(version,): model.score for version, model in models.items()}
-    yield _gauges(
-        "score_psi", "The same of the score.", ["model"], {key: subject.psi for key, subject in score.items()}
-    )
-    yield _gauges(
-        "score_drift_alarm",
-        "1 while score_drift is open, else 0.",
-        ["model"],
-        {key: subject.alarm for key, subject in score.items()},
-    )
-    told = {(version,): model.adversarial for version, model in models.items() if model.adversarial is not None}
-    yield _gauges(
-        "adversarial_auc",
-        "How well a classifier tells the traffic from that one rhythm before.",
-        ["model"],
-        {key: state.auc for key, state in told.items()},
-    )
-    yield _gauges(
-        "adversarial_alarm", "1 while it tells them apart.", ["model"], {key: one.alarm for key, one in told.items()}
-    )
-
-
-def _drift(subject: object, attribute: str) -> float | None:
-    value: float | None = getattr(subject, attribute)
-    return value
-
-
-def _detectable(models: Mapping[str, ModelState]) -> dict[tuple[str, str], None]:
-    """Return every (detector, subject) that can be detected."""
-    return {
-        (detector, subject): None
-        for model in models.values()
-        for subject in (*model.features, SCORE)
-        for detector in DETECTORS
-    }
-
-
-def _figure(figures: Figures, attribute: str) -> float | None:
-    value: float | None = getattr(figures, attribute)
-    return value
-
-
-def _by_one(values: Mapping[str, float]) -> dict[tuple[str, ...], float]:
-    return {(name,): value for name, value in values.items()}
-
-
-def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"fraudstream_{name}", about, float(value))
-
-
-def _gauges(name: str, about: str, labels: list[str], values: Mapping[Any, float | None]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"fraudstream_{name}", about, labels=labels)
-    for key, value in values.items():
-        if value is not None:
-            family.add_metric(list(key), float(value))
-    return family
-
-
-def _counts(name: str, about: str, labels: list[str], values: Mapping[Any, float]) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"fraudstream_{name}", about, labels=labels)
-    for key, value in values.items():
-        family.add_metric(list(key), float(value))
-    return family
+        return gauges("monitor_alerts_firing", "Alerts that are open.", ["signal"], by_one(firing))

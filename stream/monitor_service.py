@@ -26,7 +26,7 @@ __all__ = ["run_monitor"]
 log = logging.getLogger("fraudstream.monitor")
 
 
-def _countable(settings: Settings) -> list[tuple[str, str]]:
+def countable(settings: Settings) -> list[tuple[str, str]]:
     """Return (topic, reason) of every kind of record that can be set aside."""
     topics = settings.topics
     return [
@@ -45,7 +45,7 @@ def run_monitor(settings: Settings) -> bool:
     process at once.
     """
     faust_credentials(settings)
-    metrics, health = MonitorMetrics(aside=_countable(settings)), MonitorHealth(time.monotonic)
+    metrics, health = MonitorMetrics(aside=countable(settings)), MonitorHealth(time.monotonic)
     monitor = settings.monitor
     server = HealthServer(monitor.address, monitor.port, health, metrics.registry, section="monitor")
     configure(settings.log.level, id_key(settings.log.id_key), secrets_of(settings))

@@ -5,13 +5,14 @@ Hooks may be called from the loop, the committing thread or the checkpoint threa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from models.histograms import Histograms
 
-__all__ = ["BatchReport", "Observer", "Observers", "Scored", "ScoredBy"]
+__all__ = ["BatchReport", "Observer", "Observers", "Scored", "ScoredBy", "ScoredPart"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,12 +30,27 @@ class ScoredBy:
     reference: str = ""
 
 
+class ScoredPart(Protocol):
+    """The transactions of one partition among those of a batch."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    @property
+    def segments(self) -> list[str]:
+        """What decisions are told apart by, a text a row."""
+
+    @property
+    def time_ms(self) -> npt.NDArray[np.int64]:
+        """Event times, epoch milliseconds, int64[n]."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """The rows of a batch as they were scored; what the line worked with itself, never copies.
 
-    features: float32[n, k]; scores: float32[n]; outcomes: uint8[n], indices into outcome_names; segments and
-    event_times (epoch ms) by part, the parts' rows in the order of the matrix.
+    features: float32[n, k]; scores: float32[n]; outcomes: uint8[n], indices into outcome_names; parts: the
+    transactions of each partition, their rows in the order of the matrix.
     """
 
     by: ScoredBy
@@ -42,8 +58,7 @@ class Scored:
     scores: npt.NDArray[np.float32]
     outcomes: npt.NDArray[np.uint8]
     outcome_names: Sequence[str]
-    segments: list[list[str]]
-    event_times: list[list[int]]
+    parts: Sequence[ScoredPart]
 
 
 @dataclass(slots=True)
@@ -157,6 +172,9 @@ class Observer:
 
     def swap_refused(self, version: str, running: str, sentence: str) -> None:
         """A promoted version cannot be used, and the one that is running stays."""
+
+    def window_kernel(self, *, feature_set: str, failure: str) -> None:
+        """Tell why windows of this feature set run on the general kernel since a swap; empty with one of their own."""
 
     def followed(self, *, failure: str, is_current: bool) -> None:
         """Tell why the registry cannot be read, empty where it can, and whether it names the model that scores."""

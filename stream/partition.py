@@ -75,6 +75,10 @@ class Partition:
             self.former = None
         return [user for user, record in zip(users, records, strict=True) if record is None]
 
+    def has_passed(self, record: Any) -> bool:
+        """Whether the record is processed already: it was fetched before a seek."""
+        return bool(record.offset() < self.position)
+
     def advance(self, next_offset: int, observer: Observer) -> None:
         """Note that everything below next_offset is processed; go live once the replay has reached C.
 

@@ -38,7 +38,7 @@ class SegmentCounts:
     def add(self, scored: Scored) -> None:
         """Count a batch. Nearly all rows have the same outcome: only the others are looked at one by one."""
         names, outcomes = scored.outcome_names, scored.outcomes
-        by_row = scored.segments[0] if len(scored.segments) == 1 else list(chain.from_iterable(scored.segments))
+        by_row = list(chain.from_iterable(part.segments for part in scored.parts))
         usual = int(np.bincount(outcomes).argmax())
         left = Counter(by_row)
         for row in np.flatnonzero(outcomes != usual).tolist():

@@ -23,24 +23,20 @@ from stream.secret import Secret
 from stream.sections import (
     EMBEDDED,
     CodecSettings,
-    DriftSettings,
     KafkaSettings,
-    LabelSettings,
     LogSettings,
     MetricsSettings,
     ModelSettings,
-    MonitorSettings,
     Properties,
-    QualitySettings,
     RegistrySettings,
     StateSettings,
     StoreSettings,
-    TelemetrySettings,
     TopicSettings,
     WorkerSettings,
 )
 from stream.settings_reader import WrongValueError
 from stream.watch_memory import memory_ms
+from stream.watch_sections import DriftSettings, LabelSettings, MonitorSettings, QualitySettings, TelemetrySettings
 
 __all__ = ["FIXED_PROPERTIES", "Settings", "load_settings", "settings_table"]
 
@@ -278,7 +274,8 @@ def _check_watch(settings: Settings) -> None:
         raise WrongValueError(
             "monitor.read_back",
             f"must be longer than {-(-needed_ms // 60_000)}m, for so far back drift.epoch, drift.rhythm, "
-            f"drift.longer_rhythm, drift.window and drift.adversarial_every reach; shorten those, or read further back",
+            f"drift.longer_rhythm, drift.window, drift.persistence times drift.every, and drift.adversarial_every "
+            f"reach; shorten those, or read further back",
         )
 
 

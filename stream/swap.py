@@ -6,6 +6,8 @@
     Step 3  feature set against the state
     Step 4  engine and reasons, loaded and warmed
     Step 5  engine compared with the other one
+            windows' kernel for another set
+            compiled in a process beside this
                                           ──────▶   Step 6  new windows, where the feature set is another
                                                     Step 7  the line goes on with the new model
     Step 8  keep the bundle for the next start
@@ -48,7 +50,10 @@ EXPECTED: Final = (FraudstreamError, ModelError, StateError, OSError)
 
 @dataclass(frozen=True)
 class Model:
-    """One version, ready to score. make_windows: empty ones of its feature set."""
+    """One version, ready to score.
+
+    make_windows: empty ones of its feature set. no_kernel: why they run on the general kernel; empty with their own.
+    """
 
     pointer: Pointer
     name: str
@@ -56,6 +61,7 @@ class Model:
     feature_set: str
     scorer: Scorer
     make_windows: Callable[[], Windows]
+    no_kernel: str = ""
 
 
 class Swapper:
@@ -126,6 +132,7 @@ class Swapper:
             former=former.name,
             approved_by=ready.pointer.approved_by,
         )
+        self._observer.window_kernel(feature_set=ready.feature_set, failure=ready.no_kernel)
         self._wake.set()
 
     def poll(self) -> None:
@@ -205,7 +212,8 @@ class Swapper:
         if running == self._kept:
             return
         try:
-            self._cache.keep(running, self._source.open(running))
+            with _beside_the_loop():
+                self._cache.keep(running, self._source.open(running))
         except EXPECTED as error:
             if not self._cannot_keep:
                 log.warning("the model cannot be kept for a start without the registry: %s", error)

@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 from models.bin_counts import BinCounts
 from stream.observer import BatchReport, Observer, ScoredBy
-from stream.sections import TelemetrySettings
 from stream.segment_counts import SegmentCounts
 from stream.telemetry_interval import Interval, new_bins
 from stream.telemetry_record import encode_telemetry
 from stream.telemetry_writer import TelemetryWriter
+from stream.watch_sections import TelemetrySettings
 
 __all__ = ["TelemetryObserver", "worker_name"]
 

@@ -102,8 +102,8 @@ def _row(scored: Scored, row: int) -> Row:
     """Return one row by value: a view would keep the whole batch."""
     values = [value if math.isfinite(value) else None for value in scored.features[row].tolist()]
     at = row
-    for times in scored.event_times:
-        if at < len(times):
-            return values, float(scored.scores[row]), times[at]
-        at -= len(times)
+    for part in scored.parts:
+        if at < len(part):
+            return values, float(scored.scores[row]), int(part.time_ms[at])
+        at -= len(part)
     raise IndexError(row)

@@ -14,14 +14,15 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BAD_TIME", "TimeReader", "rfc3339"]
+__all__ = ["BAD_TIME", "UNITS_US", "TimeReader", "rfc3339"]
 
 #: Stands for a value that is no time; below every time that can be accepted.
 BAD_TIME: Final = -(1 << 62)
 
 # Beyond any date a person could mean; keeps every product below inside 64 bits.
 _LARGEST: Final = 1 << 60
-_UNITS_US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+#: How many microseconds each unit of a number has.
+UNITS_US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _YEAR_ONE_MS: Final = -62_135_596_800_000
 _EPOCH: Final = datetime(1970, 1, 1)
 _MS: Final = timedelta(milliseconds=1)
@@ -38,7 +39,7 @@ class TimeReader:
     """Reads event times. ``unit``: of numbers ("ms", "s", "us"); ``zone``: of texts without an offset ("": refused)."""
 
     def __init__(self, unit: str = "ms", zone: str = "") -> None:
-        self._unit_us = _UNITS_US[unit]
+        self._unit_us = UNITS_US[unit]
         self._zone: tzinfo | None = (UTC if zone == "UTC" else ZoneInfo(zone)) if zone else None
 
     def column(self, values: Sequence[str | float]) -> NDArray[np.int64]:

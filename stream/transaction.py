@@ -10,7 +10,15 @@ from msgspec import Meta
 
 from stream.mapping import REQUIRED, Limits, Mapping
 
-__all__ = ["MAX_NESTING", "MEANINGS", "Layout", "nested_too_deeply", "valid_traceparents"]
+__all__ = [
+    "LONGEST_NUMBER",
+    "MAX_NESTING",
+    "MEANINGS",
+    "Layout",
+    "is_required",
+    "nested_too_deeply",
+    "valid_traceparents",
+]
 
 #: Objects and lists inside one another, the outermost included.
 MAX_NESTING: Final = 256
@@ -33,6 +41,8 @@ MEANINGS: Final = {
     "terminal_id": "The merchant's terminal",
     "traceparent": "W3C trace context; comes back in the decision",
 }
+#: The most characters of an amount or a time that is a text.
+LONGEST_NUMBER: Final = 64
 _INT64: Final = Meta(ge=-(1 << 63), le=(1 << 63) - 1)
 
 
@@ -83,6 +93,11 @@ def _first_present(values: Iterable[Any], default: str) -> Any:
     return next((value for value in values if value is not None and value != ""), default)
 
 
+def is_required(ours: str, mapping: Mapping) -> bool:
+    """Whether a record must hold the one name of the sender's that a field of ours has."""
+    return ours in REQUIRED and len(mapping.names(ours)) == 1 and ours not in mapping.defaults
+
+
 def _struct(mapping: Mapping, limits: Limits, attributes: dict[str, str]) -> type[msgspec.Struct]:
     kinds = _kinds(limits)
     fields: dict[str, tuple[Any, ...]] = {}
@@ -90,9 +105,8 @@ def _struct(mapping: Mapping, limits: Limits, attributes: dict[str, str]) -> typ
         names = mapping.names(ours)
         kind = kinds.get(ours, kinds["field"])
         meaning = Meta(title=ours, description=MEANINGS.get(ours, "A field of the user's own, kept for features"))
-        must = ours in REQUIRED and len(names) == 1 and ours not in mapping.defaults
         for theirs in names:
-            if must:
+            if is_required(ours, mapping):
                 fields[theirs] = (attributes[theirs], Annotated[kind, meaning])
             else:
                 fields.setdefault(theirs, (attributes[theirs], Annotated[kind | None, meaning], None))
@@ -112,9 +126,9 @@ def _kinds(limits: Limits) -> dict[str, Any]:
     return {
         "transaction_id": identifier,
         "user_id": identifier,
-        "amount": float | Annotated[str, Meta(max_length=64)],
+        "amount": float | Annotated[str, Meta(max_length=LONGEST_NUMBER)],
         "currency": Annotated[str, Meta(max_length=limits.max_field_length)],
-        "event_time": Annotated[str, Meta(max_length=64)] | int | float,
+        "event_time": Annotated[str, Meta(max_length=LONGEST_NUMBER)] | int | float,
         "traceparent": Annotated[str, Meta(max_length=limits.max_field_length)],
         "field": Annotated[str, Meta(max_length=limits.max_field_length)] | integer,
     }

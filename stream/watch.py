@@ -34,7 +34,6 @@ from typing import Final
 
 from models.histograms import Histograms, render_histograms
 from stream.alert_record import Alert
-from stream.sections import DriftSettings, MonitorSettings, TelemetrySettings
 from stream.telemetry_record import Telemetry, reference_hash
 from stream.watch_alerts import AlertBook, Cause, open_alerts
 from stream.watch_clock import JUMP_MS, StreamClock
@@ -45,7 +44,8 @@ from stream.watch_memory import comparing_ms, memory_ms
 from stream.watch_mix import DecisionMix
 from stream.watch_model import WatchedModel
 from stream.watch_panes import Times
-from stream.watch_snapshot import CoverageState, Totals, WatchSnapshot
+from stream.watch_sections import DriftSettings, MonitorSettings, TelemetrySettings
+from stream.watch_snapshot import Aside, CoverageState, Totals, WatchSnapshot
 
 __all__ = ["Watch", "memory_ms", "open_alerts"]
 
@@ -82,7 +82,7 @@ class Watch:
         self._unknown: dict[str, tuple[int, int]] = {}
         self._at_ms: int | None = None
         self._records = self._events = self._late = self._repeated = 0
-        self._set_aside: Counter[str] = Counter()
+        self._set_aside: Counter[Aside] = Counter()
         self._detections: Counter[tuple[str, str]] = Counter()
 
     def reading_from(self, first_ms: int) -> int:
@@ -104,7 +104,7 @@ class Watch:
             self._begin_anew(now_ms)
         end_ms = interval_end(record)
         if how in ("ahead", "behind") or end_ms > now_ms + JUMP_MS:
-            self._set_aside["ahead" if how == "kept" else how] += 1
+            self._set_aside["behind" if how == "behind" else "ahead"] += 1
             self._cover(record, late=True)
             return []
         # Step 3

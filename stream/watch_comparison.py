@@ -4,21 +4,22 @@ Traffic has rhythms. The hour before dawn differs from a reference of weeks, and
 teaches operators to switch the watch off. So there are three comparisons, and an alarm asks for
 
     the window is unlike the reference   AND   unlike the same time one rhythm ago      seen within minutes
-    OR the last whole rhythm is unlike the reference                                    no rhythm in it: slow drift too
+    OR the last whole rhythm is unlike the reference, by `drift.day_psi`                no rhythm in it: slow drift too
 
 What has drifted and stays so looks like one rhythm ago from the second day on; by then the whole rhythm is unlike the
 reference and holds the alarm.
 
 A day ago was a Friday, and Saturdays are no drift. Where `drift.longer_rhythm` is set and that far back is known, the
 nearer of the two pasts counts. Where it is not, yesterday is the weaker witness: the window must be unlike it by the
-wider bound, `unlearned_psi`, and so it must be unlike the reference where nothing at all is known of its past.
+wider bound, `unlearned_psi`, and so it must be unlike the reference where nothing at all is known of its past. A
+reference is days of all kinds, so a whole Sunday is unlike it too: `day_psi` is wider than `psi`.
 
 Each of them needs effect (a bound) and evidence (Benjamini and Hochberg over all tests of the comparison), and what
 follows of it persistence (`stream.watch_alerts`).
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +38,8 @@ from models.drift_statistics import (
     significant,
     superiority,
 )
-from stream.sections import DriftSettings
 from stream.watch_panes import Layout
+from stream.watch_sections import DriftSettings
 
 __all__ = ["Compared", "Figures", "State", "Vectors", "compare", "judge", "whole"]
 
@@ -109,6 +110,18 @@ class Vectors:
     past: Vector
     long: Vector | None
     longer: Vector | None = None
+
+
+class Bounds(NamedTuple):
+    """What one kind of distance is judged by.
+
+    wide: where the past is not known, or a weaker witness. day: of a whole rhythm. clear: the share that ends an alarm.
+    """
+
+    usual: float
+    wide: float
+    day: float
+    clear: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,22 +222,25 @@ def _judged(one: Figures, drift: DriftSettings, sure: npt.NDArray[np.bool_], *, 
         return Effects(*each, bool(sure[0, test]), bool(sure[1, test]))
 
     wider = drift.unlearned_psi / drift.psi
-    by_psi = _state(effects("effect", 0, known=True), drift.psi, drift.unlearned_psi, drift)
-    by_missing = _state(effects("missing_effect", 1, known=False), drift.missing, drift.missing * wider, drift)
+    psi_bounds = Bounds(drift.psi, drift.unlearned_psi, drift.day_psi, drift.clear)
+    by_psi = _state(effects("effect", 0, known=True), psi_bounds)
+    missing_bounds = Bounds(drift.missing, drift.missing * wider, drift.missing, drift.clear)
+    by_missing = _state(effects("missing_effect", 1, known=False), missing_bounds)
     shift = replace(effects("shift", 0, known=True), sure=True)
     return replace(one, drift=by_psi, missing=by_missing, shift=_shifted(shift, drift, detected=subject_detected))
 
 
-def _state(effects: Effects, bound: float, wide: float, drift: DriftSettings) -> State:
+def _state(effects: Effects, bounds: Bounds) -> State:
     if effects.window is None and effects.long is None:
         return "unknown"
-    if effects.beyond(bound, wide, wide) or effects.long_beyond(bound):
+    usual, wide, day, clear = bounds
+    if effects.beyond(usual, wide, wide) or effects.long_beyond(day):
         return "wrong"
     # The past may have drifted already: without a whole rhythm it says little of how well it is now.
     learned = effects.past is not None or effects.longer is not None
     if effects.long is None and learned and effects.window is not None and effects.sure:
-        return "well" if effects.window < drift.clear * bound else "between"
-    within = not effects.beyond(bound, wide, wide, drift.clear) and not effects.long_beyond(drift.clear * bound)
+        return "well" if effects.window < clear * usual else "between"
+    within = not effects.beyond(usual, wide, wide, clear) and not effects.long_beyond(clear * day)
     return "well" if within else "between"
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from stream.alert_record import Signal
-from stream.sections import DriftSettings
 from stream.watch_alerts import Finding
 from stream.watch_comparison import Figures
 from stream.watch_coverage import Gap
 from stream.watch_panes import SCORE
+from stream.watch_sections import DriftSettings
 from stream.watch_snapshot import AdversarialState
 
 __all__ = ["adversarial_finding", "coverage_finding", "mix_finding", "subject_findings", "unknown_model_finding"]
@@ -16,9 +16,9 @@ __all__ = ["adversarial_finding", "coverage_finding", "mix_finding", "subject_fi
 def subject_findings(name: str, figures: Figures, drift: DriftSettings) -> Iterator[tuple[Signal, Finding]]:
     """Yield, for a feature or the score, each signal with what the comparison says of it."""
     window, long = figures.window, figures.long
-    over_long = long is not None and long.psi > window.psi
-    value = long.psi if long is not None and over_long else window.psi
-    span = drift.rhythm if over_long else drift.window
+    value, bound, span = window.psi, drift.psi, drift.window
+    if long is not None and long.psi / drift.day_psi > window.psi / drift.psi:
+        value, bound, span = long.psi, drift.day_psi, drift.rhythm
     subject = "The score" if name is SCORE else f"The feature {name}"
     yield (
         "score_drift" if name is SCORE else "feature_drift",
@@ -26,9 +26,9 @@ def subject_findings(name: str, figures: Figures, drift: DriftSettings) -> Itera
             figures.drift,
             "psi",
             value,
-            drift.psi,
+            bound,
             f"{subject} is distributed {_unlike(figures.drift)} in training: a stability index of {value:.2f} over "
-            f"{span}, bound {drift.psi:g}.",
+            f"{span}, bound {bound:g}.",
         ),
     )
     missing = window.missing

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from stream.sections import DriftSettings, MonitorSettings
 from stream.watch_clock import JUMP_MS
+from stream.watch_sections import DriftSettings, MonitorSettings
 
 __all__ = ["ADVERSARIAL_PERSISTENCE", "comparing_ms", "memory_ms"]
 

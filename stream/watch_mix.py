@@ -14,13 +14,13 @@ from typing import Final
 
 import numpy as np
 
-from models.drift_statistics import chi_squared, psi, psi_by_chance, significant
+from models.drift_statistics import DEPENDENCE, chi_squared, psi, psi_by_chance, significant
 from stream.alert_record import Alert
-from stream.sections import DriftSettings
 from stream.telemetry_record import OTHER, Telemetry
 from stream.watch_alerts import AlertBook, Cause
 from stream.watch_findings import mix_finding
 from stream.watch_panes import Times
+from stream.watch_sections import DriftSettings
 from stream.watch_snapshot import MixState
 
 __all__ = ["DecisionMix"]
@@ -76,7 +76,7 @@ class DecisionMix:
             ]
             for segment in segments
         }
-        tests = [chi_squared(past_row, row).p_value for row, past_row, *_ in rows.values()]
+        tests = [chi_squared(past_row / DEPENDENCE, row / DEPENDENCE).p_value for row, past_row, *_ in rows.values()]
         sure = significant(np.array(tests, np.float64), drift.false_alarms)
         self.states = {}
         for at, (segment, (row, past_row, long_row, longer_row)) in enumerate(rows.items()):
@@ -85,7 +85,7 @@ class DecisionMix:
             known = int(longer_row.sum()) >= drift.min_events
             yesterday = drift.mix_psi if known else drift.mix_psi * drift.unlearned_psi / drift.psi
             bounds = [(past_row, yesterday), (long_row, drift.mix_psi), *([(longer_row, drift.mix_psi)] * known)]
-            effects = [(max(0.0, psi(before, row) - psi_by_chance(before, row)), bound) for before, bound in bounds]
+            effects = [(_effect(before, row), bound) for before, bound in bounds]
             nearest, bound = min(effects, key=lambda each: each[0] / each[1])
             finding = mix_finding(
                 segment,
@@ -117,6 +117,10 @@ class DecisionMix:
             if held:
                 total.update(held)
         return total
+
+
+def _effect(before: np.ndarray, row: np.ndarray) -> float:
+    return max(0.0, psi(before, row) - DEPENDENCE * psi_by_chance(before, row))
 
 
 def _folded(mix: Mix, told: set[str]) -> Mix:

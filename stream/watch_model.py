@@ -9,7 +9,6 @@ from models.drift_adversarial import auc_bound, tell_apart
 from models.drift_detectors import DetectorPlan, Detectors
 from models.histograms import Histograms
 from stream.alert_record import Alert
-from stream.sections import DriftSettings
 from stream.telemetry_record import Telemetry
 from stream.watch_alerts import AlertBook, Cause
 from stream.watch_comparison import Figures, Vectors, compare, whole
@@ -17,7 +16,8 @@ from stream.watch_findings import adversarial_finding, subject_findings
 from stream.watch_memory import ADVERSARIAL_PERSISTENCE
 from stream.watch_panes import SCORE, Layout, Panes, Times
 from stream.watch_rows import KeptRows, Ranks, draw_row
-from stream.watch_snapshot import AdversarialState, ModelState, SubjectState
+from stream.watch_sections import DriftSettings
+from stream.watch_snapshot import AdversarialState, Aside, ModelState, SubjectState
 
 __all__ = ["WatchedModel"]
 
@@ -60,7 +60,7 @@ class WatchedModel:
         """The newest pane with a record of this model."""
         return self._panes.newest
 
-    def add(self, records: Sequence[Telemetry], end_ms: int, set_aside: Counter[str]) -> list[tuple[str, str]]:
+    def add(self, records: Sequence[Telemetry], end_ms: int, set_aside: Counter[Aside]) -> list[tuple[str, str]]:
         """Take the model's records of the interval that ends then; return (detector, subject) of what was found."""
         pane = self._times.pane(end_ms)
         for record in records:

@@ -10,6 +10,7 @@ A vector holds the counts of every feature and of the score, one after the other
 """
 
 import struct
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from models.histograms import Histogram, Histograms
 from stream.telemetry_record import Counts, Telemetry
+from stream.watch_snapshot import Aside
 
 __all__ = ["SCORE", "WINDOW_PANES", "Layout", "Panes", "Times"]
 
@@ -97,7 +99,7 @@ class Layout:
         self.edges = [np.array(one.edges, np.float64) for one in each.values()]
         self.reference = np.array([n for one in each.values() for n in (*one.counts, one.missing)], np.int64)
 
-    def vector(self, record: Telemetry, set_aside: Any) -> Vector:
+    def vector(self, record: Telemetry, set_aside: Counter[Aside]) -> Vector:
         """Return the record's counts int64[size]; what does not fit is 0 and counted by reason in `set_aside`."""
         features = record.features
         counts: list[int] = []

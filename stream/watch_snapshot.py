@@ -2,10 +2,38 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
 
 from stream.alert_record import Alert
 
-__all__ = ["AdversarialState", "CoverageState", "MixState", "ModelState", "SubjectState", "Totals", "WatchSnapshot"]
+__all__ = [
+    "ASIDES",
+    "AdversarialState",
+    "Aside",
+    "CoverageState",
+    "MixState",
+    "ModelState",
+    "SubjectState",
+    "Totals",
+    "WatchSnapshot",
+]
+
+
+#: Why a part of telemetry counts for nothing; `stream.watch` says what each means.
+Aside = Literal[
+    "ahead",
+    "behind",
+    "unknown_model",
+    "no_reference",
+    "other_reference",
+    "other_bins",
+    "no_feature",
+    "unknown_feature",
+    "sample",
+    "too_large",
+    "offsets",
+]
+ASIDES: Final[tuple[Aside, ...]] = get_args(Aside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +120,7 @@ class Totals:
     late: int = 0
     repeated: int = 0
     lost: int = 0
-    set_aside: Mapping[str, int] = field(default_factory=dict)
+    set_aside: Mapping[Aside, int] = field(default_factory=dict)
     uncovered: Mapping[int, int] = field(default_factory=dict)
     detections: Mapping[tuple[str, str], int] = field(default_factory=dict)
 

@@ -17,10 +17,11 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import dropwhile, groupby
 from time import perf_counter
 from typing import Any, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from state.errors import DamagedRecord, StoreRolledBack, StoreUnavailable
 from state.store import Store
@@ -205,20 +206,20 @@ class Worker:
         by_number: dict[int, list[Any]] = {
             number: p.held_back for number, p in held.items() if p.held_back and self._breaker.allows()
         }
-        for record in records:
-            if record.error() is not None:
-                self._event(record)
-                continue
-            number = record.partition()
-            share = by_number.get(number)
-            if share is not None:
-                share.append(record)
-                continue
+        if any(map(Message.error, records)):
+            for record in records:
+                if record.error() is not None:
+                    self._event(record)
+            records = [record for record in records if record.error() is None]
+        # The client hands records over in runs, one fetched piece of a partition after the other.
+        for number, run in groupby(records, Message.partition):
             partition = held.get(number)
-            if partition is None or partition.phase is Phase.WAITING or record.offset() < partition.position:
+            if partition is None or partition.phase is Phase.WAITING:
                 continue
-            share = by_number[number] = partition.held_back
-            share.append(record)
+            share = by_number.get(number, partition.held_back)
+            share.extend(dropwhile(partition.has_passed, run))
+            if share:
+                by_number[number] = share
         return {held[number]: share for number, share in by_number.items()}
 
     def _processed(self, batch: dict[Partition, list[Any]], waiting: list[Partition]) -> None:

@@ -3,17 +3,17 @@
 A part that is missing skips the tests that need it, with the command that brings it, and fails them where CI=true.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn
 
 import pytest
 from hypothesis import settings
 
+from absent import absent
 from kafka_server import KafkaMissingError, KafkaServer
 from kafka_topics import Record, Row, Topics
 from model_bundle import model_bundle  # noqa: F401 - a fixture: a small real model, trained once a session
 from redis_server import RedisMissingError, RedisServer
+from tcp_proxy import TcpProxy
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("untimed", deadline=None)
@@ -32,6 +32,14 @@ def own_kafka() -> Iterator[KafkaServer]:
     """A real broker for one test alone, which may stop, kill, suspend and restart it."""
     with kafka_or_absent() as server:
         yield server
+
+
+@pytest.fixture
+def proxied_kafka() -> Iterator[tuple[KafkaServer, TcpProxy]]:
+    """A real broker for one test alone, and a way to it that can be slow, hang and break."""
+    proxy = TcpProxy()
+    with kafka_or_absent(proxy=proxy.port) as server, proxy.start(server.proxied_port):
+        yield server, proxy
 
 
 @pytest.fixture
@@ -73,15 +81,22 @@ def redis_cluster() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
+def proxied_redis(own_redis: RedisServer) -> Iterator[tuple[RedisServer, TcpProxy]]:
+    """A real Redis for one test alone, and a way to it that can be slow, hang and break."""
+    with TcpProxy().start(own_redis.port) as proxy:
+        yield own_redis, proxy
+
+
+@pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A real Redis for one test alone, which may stop, kill, wipe and put it back."""
     with redis_or_absent() as server:
         yield server
 
 
-def kafka_or_absent() -> KafkaServer:
+def kafka_or_absent(*, proxy: int = 0) -> KafkaServer:
     try:
-        return KafkaServer()
+        return KafkaServer(proxy=proxy)
     except KafkaMissingError as missing:
         absent(str(missing))
 
@@ -93,33 +108,42 @@ def redis_or_absent(*, cluster: bool = False) -> RedisServer:
         absent(str(missing))
 
 
-def absent(reason: str) -> NoReturn:
-    """Skip, or fail where CI=true, because a real part is missing."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make chaos` run the crash test at length."""
-    parser.addoption("--chaos-kills", type=int, default=12, help="kill -9 so many times in the crash test")
-    parser.addoption("--chaos-events", type=int, default=50_000, help="over so many events")
-    parser.addoption("--promotions", type=int, default=20, help="promote so many times while workers score")
-    parser.addoption("--promotion-events", type=int, default=40_000, help="over so many events")
+    """Let `make chaos` and `make swaps` run their tests at length."""
+    parser.addoption("--chaos", action="store_true", help="let the storm be long: 1,000,000 events, 600 trees")
+    parser.addoption("--chaos-seed", type=int, default=20260101, help="draw the storm from this")
+    parser.addoption("--monitor-kills", type=int, default=4, help="kill -9 the monitor so many times")
+    parser.addoption("--promotions", type=int, default=10, help="promote so many times while workers score")
+    parser.addoption("--promotion-events", type=int, default=20_000, help="over so many events")
+    parser.addoption("--fuzzed", type=int, default=20_000, help="read so many messages that nobody should have sent")
 
 
 @pytest.fixture
-def chaos_kills(request: pytest.FixtureRequest) -> int:
-    """How many kills the crash test makes."""
-    kills: int = request.config.getoption("--chaos-kills")
+def fuzzed(request: pytest.FixtureRequest) -> int:
+    """How many messages a fuzzing test reads."""
+    count: int = request.config.getoption("--fuzzed")
+    return count
+
+
+@pytest.fixture
+def chaos(request: pytest.FixtureRequest) -> bool:
+    """Whether the storm is to be long."""
+    long: bool = request.config.getoption("--chaos")
+    return long
+
+
+@pytest.fixture
+def chaos_seed(request: pytest.FixtureRequest) -> int:
+    """What the storm is drawn from."""
+    seed: int = request.config.getoption("--chaos-seed")
+    return seed
+
+
+@pytest.fixture
+def monitor_kills(request: pytest.FixtureRequest) -> int:
+    """How many times the monitor is killed."""
+    kills: int = request.config.getoption("--monitor-kills")
     return kills
-
-
-@pytest.fixture
-def chaos_events(request: pytest.FixtureRequest) -> int:
-    """How many events the crash test runs over."""
-    events: int = request.config.getoption("--chaos-events")
-    return events
 
 
 @pytest.fixture

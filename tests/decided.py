@@ -1,9 +1,8 @@
 """Writes decisions and the feature log as workers would have over weeks, by several versions of a model."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from confluent_kafka import Producer
@@ -14,8 +13,10 @@ from models.meta import MetaModel
 from models.policy import Thresholds
 from models.reasons import Explainer
 from models.train import train
+from state.events import Events
 from state.features import default_feature_set
 from stream.decision import DecisionEncoder
+from stream.decoded import Decoded, pack_texts
 from stream.feature_log import FeatureLog
 from stream.judge import EnsembleJudge
 from stream.murmur2 import partition_of
@@ -54,23 +55,14 @@ def vectors(count: int, seed: int) -> np.ndarray:
     return x
 
 
-@dataclass
-class Columns:
-    """What a decision repeats of its transaction."""
-
-    partition: int
-    user_ids: list[str]
-    transaction_ids: list[str]
-    offsets: np.ndarray
-    event_times: list[int]
-    events: SimpleNamespace = field(init=False)
-    segments: list[str] = field(init=False)
-    traceparents: list[None] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.events = SimpleNamespace(offset=self.offsets)
-        self.segments = [""] * len(self.user_ids)
-        self.traceparents = [None] * len(self.user_ids)
+def decoded(partition: int, user_ids: list[str], transaction_ids: list[str], offsets, times_ms) -> Decoded:
+    """Return transactions with nothing to them but ids, places and times."""
+    n = len(user_ids)
+    none = np.zeros(n, np.int64)
+    text, spans, plain = pack_texts((transaction_ids, user_ids, [""] * n, [""] * n))
+    ids, fields = none.astype(np.uint64), np.zeros((n, 0), np.uint64)
+    events = Events(times_ms, offsets, ids, none, none.astype(np.uint16), fields)
+    return Decoded(partition, [], [user.encode() for user in user_ids], events, times_ms, text, spans, plain)
 
 
 class Past:
@@ -133,21 +125,22 @@ class Past:
         for partition, share in shares.items():
             first, at_ms = self._next[partition], START_MS + share[-1] * step_ms
             self._next[partition] += len(share)
-            columns = Columns(
+            columns = decoded(
                 partition,
                 [self._users[row % len(self._users)] for row in share],
                 [f"{ids}-{row}" for row in share],
                 np.arange(first, first + len(share), dtype=np.int64),
-                [START_MS + row * step_ms for row in share],
+                START_MS + np.array(share, np.int64) * step_ms,
             )
             x = vectors(len(share), seed=share[0])
             verdicts = judge.judge(x, np.zeros(len(x), np.uint16))
             flags = np.zeros(len(share), np.uint8)
             values = encoder.encode(columns, verdicts.scores, verdicts.outcomes, flags, verdicts.reasons, at_ms)
-            for user, value in zip(columns.user_ids, values, strict=True):
-                self._produce(self._topics[0], partition, user.encode(), value, at_ms)
-            times_ms = np.array(columns.event_times, np.int64)
-            for _, record in log.encode(columns.transaction_ids, partition, columns.offsets, times_ms, x):
+            for user, value in zip(columns.users, values, strict=True):
+                self._produce(self._topics[0], partition, user, value, at_ms)
+            for _, record in log.encode(
+                columns.transaction_column(), partition, columns.events.offset, columns.time_ms, x
+            ):
                 self._produce(self._topics[1], partition, None, record, at_ms)
 
     def _produce(self, topic: str, partition: int, key: bytes | None, value: bytes, at_ms: int) -> None:

@@ -1,13 +1,8 @@
 """Runs the line twice over the same input, once undisturbed and once under whatever a test does to it."""
 
-import random
 import signal
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from committed import committed, last_records, wait_until_committed
 from kafka_topics import Topics
@@ -17,20 +12,6 @@ from worker_process import WorkerProcess
 #: Where a worker can be told to kill itself: output queued, offsets in the transaction, commit asked for, users of a
 #: checkpoint stored but not the watermark.
 POINTS = ("produced", "offsets_sent", "committing", "users_written")
-
-
-@dataclass
-class Kills:
-    """How often each way to die was died."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def total(self) -> int:
-        return self.counts.total()
-
-    def table(self) -> str:
-        return "\n".join(f"{point:<16}{count:>6}" for point, count in sorted(self.counts.items()))
 
 
 class Crew:
@@ -77,16 +58,11 @@ class Crew:
     def left(self) -> int:
         """Return how many offsets are not committed yet."""
         done = committed(self.topics, self.group, self.line.transactions)
-        return sum(end - done.get(p, 0) for p, end in self._wanted().items())
+        return sum(end - done.get(p, 0) for p, end in last_records(self.topics, self.line.transactions).items())
 
     def close(self) -> None:
         for worker in self.everybody:
             worker.close()
-
-    def _wanted(self) -> dict[int, int]:
-        if not hasattr(self, "_ends"):
-            self._ends = last_records(self.topics, self.line.transactions)
-        return self._ends
 
 
 @contextmanager
@@ -105,47 +81,3 @@ def undisturbed(topics: Topics, source: str, settings: Mapping[str, object]) -> 
     with crew(topics, source, {**settings, "store.kind": "memory"}) as calm:
         calm.start("calm")
         return calm.finish()
-
-
-def kill_again_and_again(
-    who: Crew, names: list[str], kills: int, seed: int, on_kill: Callable[[int], None] = lambda _: None
-) -> Kills:
-    """Kill workers, at every named point in turn and at random moments, restarting each; stop when input runs low."""
-    rng = random.Random(seed)
-    done = Kills()
-    ways = [*POINTS, "random"]
-    plan = [ways[i % len(ways)] for i in range(kills)]
-    deadline = time.monotonic() + 60 + 15 * kills
-    tick = threading.Event()
-    running: dict[str, str] = {}
-    for name in names:
-        way = plan.pop(0)
-        running[name] = way
-        who.start(name, _point(way, rng))
-    while running:
-        for name, way in list(running.items()):
-            worker = who.workers[name]
-            if way == "random" and worker.alive and worker.count("committed") >= 1:
-                tick.wait(rng.random() * 0.3)
-                worker.kill()
-            if worker.alive:
-                continue
-            assert worker.killed, f"{name} ended by itself ({worker.process.returncode}):\n{worker.errors[-3000:]}"
-            done.counts[way] += 1
-            on_kill(done.total)
-            if plan:
-                running[name] = plan.pop(0)
-                who.start(name, _point(running[name], rng))
-            else:
-                del running[name]
-                who.start(name)
-        tick.wait(0.01)
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{done.total} of {kills} kills happened, {who.left()} records are left: {running}")
-    return done
-
-
-def _point(way: str, rng: random.Random) -> str | None:
-    if way == "random":
-        return None
-    return f"{way}:{rng.randrange(1, 4)}"

@@ -84,16 +84,24 @@ class KafkaMissingError(RuntimeError):
 class KafkaServer:
     """One broker with its own data directory and a fixed address; may be stopped, killed and started again.
 
-    ``properties`` are added to the broker's server.properties.
+    ``properties`` are added to the broker's server.properties. ``proxy``: the port of a way to the broker's second
+    listener, at ``proxied_port``; clients that come by it are told to stay on it.
     """
 
-    def __init__(self, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(self, properties: Mapping[str, str] | None = None, *, proxy: int = 0) -> None:
         self._jars = jars()
         # Classes loaded and checked once are mapped by later brokers, which then start twice as fast.
         self._classes = self._jars.with_name(f"{self._jars.name}.jsa")
         self._dir = Path(tempfile.mkdtemp(prefix="fraudstream-kafka-"))
         self._port, self._controller_port = free_port(), free_port()
         self._properties = dict(properties or {})
+        self.proxied_port = free_port() if proxy else 0
+        if proxy:
+            self._properties |= {
+                "listeners": f"{self._listeners()},PROXIED://127.0.0.1:{self.proxied_port}",
+                "advertised.listeners": f"PLAINTEXT://{self.bootstrap},PROXIED://127.0.0.1:{proxy}",
+                "listener.security.protocol.map": f"{PROPERTIES['listener.security.protocol.map']},PROXIED:PLAINTEXT",
+            }
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
 
@@ -178,11 +186,14 @@ class KafkaServer:
             return f"-XX:SharedArchiveFile={self._classes}"
         return f"-XX:ArchiveClassesAtExit={self._dir / 'classes.jsa'}"
 
+    def _listeners(self) -> str:
+        return f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{self._controller_port}"
+
     def _format(self) -> None:
         properties = {
             **PROPERTIES,
             "log.dirs": str(self._dir / "data"),
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "listeners": self._listeners(),
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
             **self._properties,

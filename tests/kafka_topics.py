@@ -168,6 +168,8 @@ def read_all(consumer: Consumer, topic: str, ends: Mapping[int, int]) -> list[Re
         for message in [consumer.poll(0.2), *consumer.consume(10_000, 0)]:
             if message is None:
                 continue
+            # A million records may take longer; what counts is that none comes any more.
+            deadline = time.monotonic() + DEADLINE_SECS
             error = message.error()
             if error is None:
                 if message.offset() < ends[message.partition()]:

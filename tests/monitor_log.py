@@ -14,7 +14,10 @@ from stream.telemetry_record import Counts, Sample, Telemetry, encode_telemetry,
 
 @dataclass(frozen=True)
 class Story:
-    """How many seconds are told, from when on, and between which of them a feature drifts. Times in ms, spans in s."""
+    """How many seconds are told, from when on, and between which of them a feature drifts. Times in ms, spans in s.
+
+    dearer: by what the sampled values of that feature and the score are multiplied while it drifts.
+    """
 
     start_ms: int
     seconds: int
@@ -24,6 +27,7 @@ class Story:
     workers: int = 2
     events: int = 200
     rows: int = 2
+    dearer: float = 1.0
 
 
 def telemetry(bundle: Bundle, story: Story, seed: int = 1) -> Iterator[Row]:
@@ -49,6 +53,10 @@ def telemetry(bundle: Bundle, story: Story, seed: int = 1) -> Iterator[Row]:
                 features[name] = Counts(drawn[:-1], drawn[-1])
             scores = rng.multinomial(story.events, score).tolist()
             rows = rng.lognormal(3, 1.5, (story.rows, len(bundle.feature_names))).astype(np.float32)
+            sampled = rng.random(story.rows)
+            if second in story.drift:
+                rows[:, 0] *= story.dearer
+                sampled /= story.dearer
             interval_ms = story.interval * 1000
             record = Telemetry(
                 worker=f"w{worker}",
@@ -66,7 +74,7 @@ def telemetry(bundle: Bundle, story: Story, seed: int = 1) -> Iterator[Row]:
                 features=features,
                 score=Counts(scores[:-1], scores[-1]),
                 segments={"DE": {"approve": story.events - 6, "review": 4, "decline": 2}},
-                sample=Sample(rows.tolist(), rng.random(story.rows).tolist(), [closed_ms] * story.rows),
+                sample=Sample(rows.tolist(), sampled.tolist(), [closed_ms] * story.rows),
                 offsets={str(worker): [(first, offset[worker])]},
             )
             yield Row(f"w{worker}".encode(), encode_telemetry(record), timestamp_ms=closed_ms + 50 + worker)

@@ -69,6 +69,11 @@ class RedisServer:
         return f"redis://127.0.0.1:{self._port}/0"
 
     @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._port
+
+    @property
     def pid(self) -> int:
         """The server's process id."""
         assert self._process is not None, "the server is not running"

@@ -7,8 +7,8 @@ import numpy as np
 
 from models.histograms import Histograms, reference, render_histograms
 from stream.quantity import Duration
-from stream.sections import DriftSettings, MonitorSettings
 from stream.telemetry_record import Counts, Sample, Telemetry, reference_hash
+from stream.watch_sections import DriftSettings, MonitorSettings
 
 START_MS = 1_700_000_000_000 // 3_600_000 * 3_600_000
 FEATURES = ("amount", "count_1h", "seconds_since_last")

@@ -1,4 +1,4 @@
-"""What a panel of Grafana's JSON is made of; `dashboards.py` says which panels there are.
+"""What a panel of Grafana's JSON is made of; a module for each dashboard says which panels there are.
 
 Every panel has a title that asks what a person wants to know, a description that says how to read it, and a unit.
 Sizes are in Grafana's grid of 24 columns.
@@ -7,10 +7,12 @@ Sizes are in Grafana's grid of 24 columns.
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["SOURCE", "Panel", "Variable", "dashboard"]
+__all__ = ["OUTCOMES", "SOURCE", "Panel", "Variable", "dashboard", "quantile", "quantiles"]
 
 SOURCE: Final = {"type": "prometheus", "uid": "fraudstream-prometheus"}
 COLUMNS: Final = 24
+#: Decisions have the same colours everywhere.
+OUTCOMES: Final = {"approve": "green", "review": "yellow", "decline": "red"}
 GREEN, YELLOW, RED = "green", "yellow", "red"
 
 
@@ -44,6 +46,16 @@ class Variable:
     name: str
     label: str
     query: str
+
+
+def quantile(q: float, metric: str, where: str = "", over: str = "1m") -> str:
+    """Return the PromQL of a quantile over the last minute, or another time."""
+    return f"histogram_quantile({q}, sum by (le) (rate({metric}_bucket{where}[{over}])))"
+
+
+def quantiles(metric: str, where: str = "", of: tuple[float, ...] = (0.5, 0.99)) -> tuple[tuple[str, str], ...]:
+    """Return queries of quantiles, each called p50 and the like."""
+    return tuple((quantile(q, metric, where), f"p{100 * q:g}") for q in of)
 
 
 def dashboard(name: str, title: str, about: str, panels: list[Panel], variables: tuple[Variable, ...] = ()) -> dict:

@@ -1,6 +1,4 @@
-"""The drift lab: injected drifts, how soon each detector finds them, and what it says of ten quiet days.
-
-PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/drift.py [SEED …]     seeds 401 402 403 by default
+"""The drift lab: injected drifts, and what the watch and each statistic say of them; `drift_table.py` prints it.
 
     day     0 ──────── 8 ─────────── 22 ─────── 25 10:00 ──── 28 ────────────── 34
             windows      reference      the        the drift    (a trend: longer)  end of the quiet run
@@ -15,11 +13,7 @@ any.
 
 import copy
 import multiprocessing
-import sys
-import tempfile
-import time
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +25,7 @@ from models.histograms import render_histograms
 from models.policy import OUTCOMES
 from models.quality_detectors import Detectors
 from models.train import train
+from scored_part import Part
 from state.events import Events, currency_code, hash_field, hash_transaction
 from state.features import StateSpec, parse_feature_set
 from state.history import observe
@@ -40,7 +35,6 @@ from stream.currencies import EXPONENTS
 from stream.files import FileRecord
 from stream.mapping import Limits, Mapping
 from stream.observer import BatchReport, Scored, ScoredBy
-from stream.sections import DriftSettings, MonitorSettings
 from stream.segment_counts import SegmentCounts
 from stream.simulate import Simulation, simulate, transactions
 from stream.simulated_drift import KINDS, read_drift
@@ -49,10 +43,10 @@ from stream.telemetry_interval import Interval, new_bins
 from stream.telemetry_record import MISSING, reference_hash
 from stream.training import sentences_of
 from stream.watch import Watch
+from stream.watch_sections import DriftSettings, MonitorSettings
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
-SHOWN_ON = (401, 402, 403)
 QUIET = "nothing"
 #: For one event in twenty seconds: windows that hold enough of them, and the rest stretched alike.
 SMALL_STREAM = DriftSettings(
@@ -300,8 +294,7 @@ def telemetry(plan, bundle, traffic, scores, sequence=0, offset=0):
                 scores[rows],
                 outcomes[rows],
                 OUTCOMES,
-                [traffic.segments[rows]],
-                [traffic.times_ms[rows].tolist()],
+                [Part(traffic.segments[rows], traffic.times_ms[rows])],
             )
             report = BatchReport(events=end - begin, latency_ms=np.ones(end - begin), scored=scored)
             counted.add(report, {0: (offset + begin, offset + end)})
@@ -391,91 +384,3 @@ def by_labels(bundle, engine, traffic):
             found = detectors.feed(bool(traffic.frauds[row]), bool(approved[row]), at_ms)
             said += [(at_ms, f"labels: {one.detector}", one.sequence) for one in found]
     return said
-
-
-#: What is printed: the watch's own alerts first, then what each statistic alone would say, without the watch's rules.
-ALERTS = (
-    "feature_drift",
-    "feature_missing",
-    "score_drift",
-    "detector_drift",
-    "adversarial_drift",
-    "decision_mix_drift",
-    "labels: ddm",
-    "labels: adwin",
-)
-ALONE = ("psi", "chi_squared_p", "ks_p", "adwin", "page_hinkley", "kswin")
-
-
-def delays(plan, world, found):
-    """Return {(kind, detector): hours and events until it was first found, None where it was not}, false alarms too.
-
-    A detector that was saying so of that very subject within the day before is not counted as finding anything.
-    """
-    begins_ms = plan.simulation(0).start_ms + round(plan.begins * DAY_MS)
-    table = {}
-    for kind, traffic in world.drifted.items():
-        for detector in (*ALERTS, *ALONE):
-            usual = {subject for at, name, subject in found[QUIET].said if name == detector}
-            times = [
-                at
-                for at, name, subject in found[kind].said
-                if name == detector and at > begins_ms and subject not in usual
-            ]
-            if not times:
-                table[kind, detector] = None
-                continue
-            events = int(np.searchsorted(traffic.times_ms, min(times))) - int(
-                np.searchsorted(traffic.times_ms, begins_ms)
-            )
-            table[kind, detector] = (min(times) - begins_ms) / HOUR_MS, events
-    return table
-
-
-def false_alarms(found):
-    """Return {detector: alerts of the quiet run}; of a statistic alone, the hours in which it said so of anything."""
-    said = {}
-    for detector in (*ALERTS, *ALONE):
-        times = [at for at, name, _ in found[QUIET].said if name == detector]
-        alone = detector in ALONE and detector not in ("adwin", "page_hinkley", "kswin")
-        said[detector] = len({at // HOUR_MS for at in times}) if alone else len(times)
-    return said
-
-
-def lab(plan, seed, tell=lambda _: None):
-    """Return (delays, false alarms) of one seed."""
-    started = time.monotonic()
-    found = world(plan, seed)
-    tell(f"seed {seed}: {len(found.learned.times_ms):,} events learned from, {time.monotonic() - started:.0f} s")
-    with tempfile.TemporaryDirectory() as scratch:
-        runs = run(plan, learn(plan, found.learned, Path(scratch, "bundle")), found)
-    tell(f"seed {seed}: watched, {time.monotonic() - started:.0f} s")
-    return delays(plan, found, runs), false_alarms(runs)
-
-
-def rows(plan, results):
-    """Yield the printed table: a line a detector, a column a kind."""
-    kinds = tuple(plan.shown)
-    yield ("detector", *kinds, f"false alarms in {plan.watch:g} quiet days")
-    for detector in (*ALERTS, *ALONE):
-        cells = []
-        for kind in kinds:
-            hits = [table[kind, detector] for table, _ in results]
-            times = sorted(hit for hit in hits if hit is not None)
-            cells.append(_cell(times, len(hits)))
-        yield (detector, *cells, " ".join(str(quiet[detector]) for _, quiet in results))
-
-
-def _cell(times, seeds):
-    if not times:
-        return "–"
-    hours, events = times[len(times) // 2]
-    found = "" if len(times) == seeds else f" ({len(times)} of {seeds})"
-    return f"{hours:.1f} h, {events:,}{found}"
-
-
-if __name__ == "__main__":
-    chosen = tuple(map(int, sys.argv[1:])) or SHOWN_ON
-    results = [lab(Plan(), seed, lambda text: print(text, file=sys.stderr)) for seed in chosen]
-    for row in rows(Plan(), results):
-        print("| " + " | ".join(row) + " |")

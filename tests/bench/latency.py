@@ -1,6 +1,5 @@
 """From when an event was due to its decision read committed, open loop, beside the null pipeline."""
 
-import statistics
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from kafka_server import KafkaServer
 from kafka_topics import Topics
 from line_output import create_line
+from spread import spread
 from throughput import NullProcess
 from traffic import payments
 from worker_process import WorkerProcess
@@ -111,16 +111,12 @@ def table(rounds: int = 3) -> list[tuple[str, str, str]]:
                     p99[kind].append(float(np.percentile(found, 99)))
                     print(delivery, kind, np.percentile(found, [50, 90, 99, 99.9]).round(2), file=sys.stderr)
             ratios = [a / b for a, b in zip(p99["ours"], p99["null"], strict=True)]
-            rows.append((f"p99 at {RATE} events/s, {delivery}: worker / null", _spread(ratios), f"≤ {bound}"))
+            rows.append((f"p99 at {RATE} events/s, {delivery}: worker / null", spread(ratios), f"≤ {bound}"))
             rows += [
-                (f"  {kind}: p50 / p99 ms", f"{_spread(p50[kind])} / {_spread(p99[kind])}", "")
+                (f"  {kind}: p50 / p99 ms", f"{spread(p50[kind])} / {spread(p99[kind])}", "")
                 for kind in ("ours", "null")
             ]
     return rows
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from held import changed
 from kafka_server import KafkaServer
 from kafka_topics import Topics
 from line_output import create_line, read_line
-from models.bundle import Bundle, open_bundle
-from models.manifest import MANIFEST
-from models.policy import Thresholds
-from models.threshold_change import with_thresholds
+from models.bundle import Bundle
 from small_models import small_model
 from throughput import measure
 from traffic import traffic
@@ -81,15 +79,6 @@ def run(topics: Topics, source: str, bundle: Bundle) -> tuple[float, np.ndarray,
     held = [one for one in decisions if one["decision"] != "approve"]
     assert all(len(one["reasons"]) == REASONS for one in held)
     return spent, np.array([one["score"] for one in decisions], np.float32), len(held)
-
-
-def changed(bundle: Bundle, directory: Path, review: float) -> Bundle:
-    """Write the bundle with another threshold for review, and none declined that is not certain."""
-    _, files = with_thresholds(bundle, (bundle.directory / MANIFEST).read_bytes(), Thresholds(review, 1.0))
-    directory.mkdir()
-    for name, content in files.items():
-        (directory / name).write_bytes(content)
-    return open_bundle(directory)
 
 
 def _spread(values: list[float]) -> str:

@@ -3,7 +3,6 @@
 With few and with many stored users, over the same gap: fail-over time depends on the gap, not on how much is stored.
 """
 
-import statistics
 import sys
 from collections.abc import Iterator
 
@@ -14,6 +13,7 @@ from kafka_server import KafkaServer
 from kafka_topics import Topics
 from line_output import create_line
 from redis_server import RedisServer
+from spread import spread
 from traffic import START_MS
 from worker_process import WorkerProcess
 
@@ -97,14 +97,10 @@ def table(rounds: int = 3) -> list[tuple[str, str, str]]:
     for name, secs in (("first new decision", first), ("caught up", last)):
         ratios = [many / few for few, many in zip(secs[FEW], secs[MANY], strict=True)]
         rows.append(
-            (f"recovery to {name}: {MANY:,} / {FEW:,} stored users, gap of {GAP:,}", _spread(ratios), f"≤ {BOUND}")
+            (f"recovery to {name}: {MANY:,} / {FEW:,} stored users, gap of {GAP:,}", spread(ratios), f"≤ {BOUND}")
         )
-        rows += [(f"  {users:,} users, seconds from spawn", _spread(secs[users]), "") for users in (FEW, MANY)]
+        rows += [(f"  {users:,} users, seconds from spawn", spread(secs[users]), "") for users in (FEW, MANY)]
     return rows
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ the decision. CPU seconds of the process, all its threads: time on the clock say
 summed counts of every run must equal its decisions.
 """
 
-import statistics
 import sys
 import tempfile
 from collections import defaultdict
@@ -17,6 +16,7 @@ from line_output import LineTopics, create_line
 from models.bundle import Bundle
 from redis_server import RedisServer
 from small_models import small_model
+from spread import spread
 from stream.telemetry_record import decode_telemetry
 from throughput import measure
 from traffic import traffic
@@ -72,14 +72,10 @@ def table(events: int = 200_000, pairs: int = 7) -> list[tuple[str, str, str]]:
                 print(kind, round(cpu, 3), file=sys.stderr)
     more = [100 * (a / b - 1) for a, b in zip(spent["with"], spent["without"], strict=True)]
     return [
-        ("telemetry: more CPU an event, %, 600 trees, exactly once", _spread(more), f"≤ {100 * BOUND:.0f}"),
-        ("worker with telemetry, µs of CPU an event", _spread(spent["with"]), ""),
-        ("worker without, µs of CPU an event", _spread(spent["without"]), ""),
+        ("telemetry: more CPU an event, %, 600 trees, exactly once", spread(more), f"≤ {100 * BOUND:.0f}"),
+        ("worker with telemetry, µs of CPU an event", spread(spent["with"]), ""),
+        ("worker without, µs of CPU an event", spread(spent["without"]), ""),
     ]
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from kafka_server import KafkaServer
 from kafka_topics import Topics
 from line_output import LineTopics, create_line
 from redis_server import RedisServer
+from spread import spread
 from traffic import traffic
 from worker_process import ROOT, WorkerProcess
 
@@ -94,18 +95,13 @@ def table(events: int = 200_000, rounds: int = 3, **more: object) -> list[tuple[
                 print(kind, [round(x, 2) for x in (ours if kind == "ours" else null)[-1]], written, file=sys.stderr)
     ratios = [a[0] / b[0] for a, b in zip(ours, null, strict=True)]
     cpu = [b[1] / a[1] for a, b in zip(ours, null, strict=True)]
-    rows.append(("worker / null, exactly once, constant score: events a second", _spread(ratios), f"≥ {BOUND}"))
-    rows.append(("the same as CPU an event, null / worker", _spread(cpu), ""))
-    rows.append(("worker, events a second", _spread([a[0] for a in ours], 0), ""))
-    rows.append(("null, events a second", _spread([b[0] for b in null], 0), ""))
-    rows.append(("worker, µs of CPU an event", _spread([a[1] for a in ours], 1), ""))
-    rows.append(("null, µs of CPU an event", _spread([b[1] for b in null], 1), ""))
+    rows.append(("worker / null, exactly once, constant score: events a second", spread(ratios), f"≥ {BOUND}"))
+    rows.append(("the same as CPU an event, null / worker", spread(cpu), ""))
+    rows.append(("worker, events a second", spread([a[0] for a in ours], 0), ""))
+    rows.append(("null, events a second", spread([b[0] for b in null], 0), ""))
+    rows.append(("worker, µs of CPU an event", spread([a[1] for a in ours], 1), ""))
+    rows.append(("null, µs of CPU an event", spread([b[1] for b in null], 1), ""))
     return rows
-
-
-def _spread(values: list[float], digits: int = 2) -> str:
-    median = statistics.median(values)
-    return f"{median:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 if __name__ == "__main__":

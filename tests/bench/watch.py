@@ -18,9 +18,9 @@ import psutil
 
 from models.histograms import reference, render_histograms
 from state.features import default_feature_set
-from stream.sections import DriftSettings, MonitorSettings
 from stream.telemetry_record import Counts, Sample, Telemetry, reference_hash
 from stream.watch import Watch
+from stream.watch_sections import DriftSettings, MonitorSettings
 
 WORKERS, EVENTS, TEMPLATES = 16, 40, 50
 START_MS = 1_700_000_000_000 // 86_400_000 * 86_400_000

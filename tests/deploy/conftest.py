@@ -1,9 +1,10 @@
 """The whole of docker-compose.yml as processes on a test broker and store, while the tests of this folder run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -25,9 +26,20 @@ class Composed:
     services: dict[str, Service]
     bootstrap: str
     folder: Path
+    begin: Callable[..., Service]
 
     def __getitem__(self, name: str) -> Service:
         return self.services[name]
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """host:port of each that serves metrics."""
+        return {name: urlsplit(self[name].url).netloc for name in (*WORKERS, "monitor")}
+
+    def restart(self, name: str) -> None:
+        """Start a service that has ended again, on the port it had."""
+        port = self.targets[name].partition(":")[2]
+        self.services[name] = self.begin(name, {"FRAUDSTREAM_METRICS__PORT": port, "FRAUDSTREAM_MONITOR__PORT": port})
 
 
 @pytest.fixture(scope="session")
@@ -61,11 +73,12 @@ def composed(tmp_path_factory, model_bundle) -> Iterator[Composed]:
             "FRAUDSTREAM_DRIFT__WINDOW": "10s",
             "FRAUDSTREAM_DRIFT__EVERY": "2s",
             "FRAUDSTREAM_DRIFT__MIN_EVENTS": "100",
+            "FRAUDSTREAM_DRIFT__PERSISTENCE": "3",
             "FRAUDSTREAM_MONITOR__GRACE": "1s",
         }
 
-        def start(name: str) -> Service:
-            service = Service(name, moved, here, folder / name)
+        def start(name: str, more: Mapping[str, str] | None = None) -> Service:
+            service = Service(name, moved, {**here, **(more or {})}, folder / name)
             stack.callback(service.close)
             return service
 
@@ -79,7 +92,7 @@ def composed(tmp_path_factory, model_bundle) -> Iterator[Composed]:
         running["monitor"].wait_until(
             lambda: "fraudstream_drift_psi{" in running["monitor"].metrics(), "figures of drift", 180
         )
-        yield Composed(running, kafka.bootstrap, folder)
+        yield Composed(running, kafka.bootstrap, folder, start)
 
 
 def ready(service: Service) -> None:

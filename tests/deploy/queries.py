@@ -4,16 +4,17 @@ from dataclasses import dataclass
 
 import promql_parser
 
-#: Labels that Prometheus itself gives every series it scrapes.
-SCRAPED = {"job", "instance"}
-
 
 @dataclass(frozen=True)
 class Named:
-    """A metric, and the labels it is chosen or shared out by."""
+    """A metric, the labels it is chosen or shared out by, and (label, values) that it is chosen by.
+
+    Of a regular expression the values are its alternatives; of one that matches whatever is chosen, none.
+    """
 
     metric: str
     labels: frozenset[str]
+    values: frozenset[tuple[str, str]] = frozenset()
 
 
 def named(expression: str) -> set[Named]:
@@ -23,7 +24,9 @@ def named(expression: str) -> set[Named]:
 
 def _walk(node, grouped):
     if isinstance(node, promql_parser.VectorSelector):
-        yield Named(str(node.name), grouped | {matcher.name for matcher in node.matchers.matchers})
+        matchers = node.matchers.matchers
+        values = {(matcher.name, value) for matcher in matchers for value in _values(matcher)}
+        yield Named(str(node.name), grouped | {matcher.name for matcher in matchers}, frozenset(values))
     elif isinstance(node, promql_parser.MatrixSelector):
         yield from _walk(node.vector_selector, grouped)
     elif isinstance(node, promql_parser.AggregateExpr):
@@ -41,3 +44,9 @@ def _walk(node, grouped):
         yield from _walk(node.expr, grouped)
     else:
         assert isinstance(node, (promql_parser.NumberLiteral, promql_parser.StringLiteral)), type(node)
+
+
+def _values(matcher):
+    if matcher.op in (promql_parser.MatchOp.Equal, promql_parser.MatchOp.NotEqual):
+        return [matcher.value]
+    return [value for value in matcher.value.split("|") if value != ".*" and "$" not in value]

@@ -1,17 +1,13 @@
 """Alertmanager: its settings are valid, and a real one keeps quiet of consequences while their cause is said."""
 
-import json
 import re
 import subprocess
-import threading
-import time
-import urllib.request
 
 import pytest
 import yaml
 
 from deployment import DEPLOY, alert_rules, program
-from kafka_server import free_port, is_open
+from servers import Alertmanager, until
 
 CONFIG = DEPLOY / "alertmanager" / "alertmanager.yml"
 ALERTS = {rule["alert"]: rule["labels"]["severity"] for rule in alert_rules()}
@@ -30,6 +26,13 @@ def test_it_inhibits_by_alerts_that_exist():
                 assert any(re.fullmatch(pattern, name) for name in ALERTS), f"{pattern} is no alert"
 
 
+def test_receivers_write_to_addresses_that_stand_in_mounted_secrets_alone():
+    service = yaml.safe_load((DEPLOY.parent / "docker-compose.yml").read_text())["services"]["alertmanager"]
+    posts = [post for one in yaml.safe_load(CONFIG.read_text())["receivers"] for post in one["slack_configs"]]
+    assert [post["api_url_file"] for post in posts] == [f"/run/secrets/{name}" for name in service["secrets"]]
+    assert not any("api_url" in post or not post["send_resolved"] for post in posts)
+
+
 @pytest.mark.parametrize(("severity", "receiver"), [("critical", "now"), ("warning", "morning")])
 def test_an_alert_goes_to_whom_its_severity_says(severity, receiver):
     done = subprocess.run(
@@ -44,43 +47,23 @@ def test_an_alert_goes_to_whom_its_severity_says(severity, receiver):
 @pytest.fixture(scope="module")
 def alertmanager(tmp_path_factory):
     """A real one on our settings: tells it of alerts and returns those that it would not keep to itself."""
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            program("prometheus-alertmanager"),
-            f"--config.file={CONFIG}",
-            f"--storage.path={tmp_path_factory.mktemp('alertmanager')}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--cluster.listen-address=",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}/api/v2/alerts"
+    with Alertmanager(tmp_path_factory.mktemp("alertmanager"), CONFIG) as server:
 
-    def ask(alerts=None):
-        data = None if alerts is None else json.dumps([{"labels": labels} for labels in alerts]).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
-            return json.loads(answer.read() or "null")
+        def told(*alerts, case):
+            server.tell([{"alertname": name, "severity": ALERTS[name], "case": case, **more} for name, more in alerts])
 
-    def told(*alerts, case):
-        labels = [{"alertname": name, "severity": ALERTS[name], "case": case, **more} for name, more in alerts]
-        ask(labels)
-        until(lambda: len([a for a in ask() if a["labels"]["case"] == case]) == len(labels), "all are there")
-        # An inhibition is judged each time it is asked for.
-        return {
-            (a["labels"]["alertname"], a["labels"].get("instance", ""))
-            for a in ask()
-            if a["labels"]["case"] == case and a["status"]["state"] == "active"
-        }
+            def of_case():
+                return [alert for alert in server.alerts() if alert["labels"]["case"] == case]
 
-    try:
-        until(lambda: is_open(port), "Alertmanager listens")
+            until(lambda: len(of_case()) == len(alerts), "all are there")
+            # An inhibition is judged each time it is asked for.
+            return {
+                (alert["labels"]["alertname"], alert["labels"].get("instance", ""))
+                for alert in of_case()
+                if alert["status"]["state"] == "active"
+            }
+
         yield told
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 # The cases share one Alertmanager, so each cause appears in one case alone.
@@ -117,10 +100,3 @@ def test_of_one_feature_the_cause_is_said_and_of_another_whatever_it_is(alertman
         case="feature",
     )
     assert {what for _, what in said} == {"missing", "drift", "another's detector"}
-
-
-def until(condition, what, secs=30):
-    deadline, tick = time.monotonic() + secs, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {secs} s in vain until {what}"
-        tick.wait(0.05)

@@ -1,7 +1,8 @@
 """The dashboards: Grafana's form, no overlap, and no query that names what nobody exposes.
 
 Grafana itself is not run. What is checked: the JSON survives a round through Grafana's own types, every query is
-answered by a real Prometheus that scrapes the real worker and monitor, and names only metrics and labels they expose.
+answered by a real Prometheus that scrapes the real worker and monitor, and names only metrics, labels and values of
+labels that the code can emit.
 """
 
 import itertools
@@ -9,10 +10,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
-import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -22,9 +19,10 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployment import DEPLOY, RULES, program, rules
-from kafka_server import free_port
-from queries import SCRAPED, named
+from deployment import DEPLOY, rules
+from emitted import OPEN, emitted
+from queries import named
+from servers import Prometheus, until
 
 GRAFANA = DEPLOY / "grafana"
 FILES = sorted((GRAFANA / "dashboards").glob("*.json"))
@@ -130,80 +128,107 @@ def exposed(composed):
     return found
 
 
-def test_every_metric_and_label_that_a_query_names_is_exposed_by_a_live_worker_or_monitor(exposed):
-    built_in = {"up": set(), "ALERTS": {"alertname", "alertstate", "severity"}}
-    missing = []
-    for where, expression in expressions():
-        for query in named(expression):
-            if query.metric in RECORDED:
-                missing += [where for label in query.labels if label not in RECORDED[query.metric]]
-            elif query.metric in built_in:
-                missing += [(where, query)] if query.labels - SCRAPED - built_in[query.metric] else []
-            elif query.metric not in exposed:
-                missing.append((where, query.metric, "is exposed by nobody"))
-            elif exposed[query.metric] is not None and query.labels - SCRAPED - exposed[query.metric]:
-                missing.append((where, query.metric, query.labels - SCRAPED - exposed[query.metric]))
-    assert missing == []
+EMITTED = emitted()
+#: What Prometheus itself has, and which values of its labels there are.
+BUILT_IN = {
+    "up": {},
+    "ALERTS": {
+        "alertname": {rule["alert"] for rule in rules() if "alert" in rule},
+        "alertstate": {"firing", "pending"},
+        "severity": {"critical", "warning"},
+    },
+}
+JOBS = {
+    one["job_name"] for one in yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+}
 
 
-def test_a_metric_that_nobody_exposes_would_be_found(exposed):
-    assert "fraudstream_no_such_total" not in exposed
-    (query,) = named('sum by (nothing) (rate(fraudstream_events_total{instance="x"}[5m]))')
-    assert query.labels - SCRAPED - exposed[query.metric] == {"nothing"}
+def offered(metric):
+    """Return the labels of a series and the values that each can have; of what is recorded, those it is made of."""
+    if metric in RECORDED:
+        labels = {}
+        for query in named(RECORDED[metric]):
+            for label, values in offered(query.metric).items():
+                if re.search(rf"\b{label}\b", RECORDED[metric]):
+                    labels.setdefault(label, set()).update(values)
+        return labels
+    return BUILT_IN[metric] if metric in BUILT_IN else EMITTED[metric]
+
+
+def wrong(expression):
+    """Return what an expression names that nobody can emit: metrics, labels, values of labels."""
+    found = []
+    for query in named(expression):
+        if query.metric not in {*RECORDED, *BUILT_IN, *EMITTED}:
+            found.append(query.metric)
+            continue
+        labels = {**offered(query.metric), "job": JOBS, "instance": set()}
+        found += [(query.metric, label) for label in query.labels - set(labels)]
+        for label, value in query.values:
+            # "" is: without that label, or of all.
+            closed = label in labels and label not in OPEN and value
+            if closed and not any(re.fullmatch(value, one) for one in labels[label]):
+                found.append((query.metric, label, value))
+    return found
+
+
+def test_every_metric_label_and_value_that_a_query_names_can_be_emitted():
+    assert [(where, found) for where, expression in expressions() if (found := wrong(expression))] == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        ("fraudstream_no_such_total", ["fraudstream_no_such_total"]),
+        ("sum by (nothing) (fraudstream_events_total)", [("fraudstream_events_total", "nothing")]),
+        # Neither has a sample before something has happened.
+        ("sum by (nothing) (fraudstream_quality_recall)", [("fraudstream_quality_recall", "nothing")]),
+        ("fraudstream_concept_drift_alarm{detektor='ddm'}", [("fraudstream_concept_drift_alarm", "detektor")]),
+        (
+            'fraudstream_labels_total{outcome=~"joined|unmached"}',
+            [("fraudstream_labels_total", "outcome", "unmached")],
+        ),
+        ('fraudstream_quality_recall{threshold="hold"}', [("fraudstream_quality_recall", "threshold", "hold")]),
+        (
+            'fraudstream_decision_latency_seconds_bucket{le="0.3"}',
+            [("fraudstream_decision_latency_seconds_bucket", "le", "0.3")],
+        ),
+        (
+            'fraudstream:decisions:share_rate5m{decision!="aprove"}',
+            [("fraudstream:decisions:share_rate5m", "decision", "aprove")],
+        ),
+        ('up{job="worker"}', [("up", "job", "worker")]),
+        ('ALERTS{alertname="FraudstreamNone"}', [("ALERTS", "alertname", "FraudstreamNone")]),
+        ('fraudstream_drift_psi{model=~"$model",feature="mine"}', []),
+    ],
+)
+def test_a_query_that_names_what_nobody_emits_would_be_found(expression, found):
+    assert wrong(expression) == found
+
+
+def test_live_processes_emit_what_the_code_says_with_the_labels_it_says(exposed):
+    ours = {name: labels for name, labels in exposed.items() if name.startswith("fraudstream_")}
+    assert set(ours) - set(EMITTED) == set()
+    for name, labels in ours.items():
+        assert labels is None or labels == set(EMITTED[name]), name
 
 
 def test_a_real_prometheus_scrapes_both_takes_the_rules_and_answers_every_query(composed, tmp_path):
-    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
-    config["rule_files"] = [str(path) for path in RULES]
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    del config["alerting"]
-    for job in config["scrape_configs"]:
-        names = [target.partition(":")[0] for target in job["static_configs"][0]["targets"]]
-        job["static_configs"][0]["targets"] = [urllib.parse.urlsplit(composed[name].url).netloc for name in names]
-    path = tmp_path / "prometheus.yml"
-    path.write_text(yaml.safe_dump(config))
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            program("prometheus"),
-            f"--config.file={path}",
-            f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with Prometheus(tmp_path, composed.targets) as prometheus:
+        ask = prometheus.ask
 
-    def ask(query):
-        data = urllib.parse.urlencode({"query": query}).encode()
-        with opener.open(f"http://127.0.0.1:{port}/api/v1/query", data, timeout=30) as answer:
-            return json.loads(answer.read())["data"]["result"]
+        def scraped():
+            up = ask("count(up == 1)")
+            return up and up[0]["value"][1] == "3" and ask("fraudstream:lag_records:sum")
 
-    def scraped():
-        try:
-            return ask("count(up == 1)")[0]["value"][1] == "3" and ask("fraudstream:lag_records:sum")
-        except (OSError, IndexError):
-            return False
-
-    try:
-        deadline, tick = time.monotonic() + 90, threading.Event()
-        while not scraped():
-            assert time.monotonic() < deadline, "Prometheus has not scraped all three within 90 s"
-            tick.wait(0.2)
+        until(scraped, "Prometheus has scraped all three", 90)
         for where, expression in expressions():
             filled = re.sub(r"\$\w+", ".*", expression)
             assert isinstance(ask(filled), list), where
         # A rate takes two scrapes, which a machine that starts quickly has not had yet.
-        deadline = time.monotonic() + 60
-        while not ask("sum by (instance) (rate(fraudstream_events_total[1m])) >= 0"):
-            assert time.monotonic() < deadline, "no rate of events within 60 s"
-            tick.wait(0.2)
+        until(lambda: ask("sum by (instance) (rate(fraudstream_events_total[1m])) >= 0"), "there is a rate of events")
         critical = 'ALERTS{severity="critical",alertstate="firing"}'
         assert ask(critical) == [], "nothing is wrong, so nobody is called"
-    finally:
-        process.kill()
-        process.wait(30)
 
 
 def lost(before, after, path=""):

@@ -1,6 +1,7 @@
 """The plain form reaches the very leaf that the training library's own `pred_leaf` names."""
 
 import json
+import re
 from dataclasses import replace
 
 import lightgbm
@@ -181,3 +182,41 @@ def test_a_lightgbm_model_of_another_kind_is_refused_by_name(params, categorical
 def test_what_is_no_lightgbm_model_is_an_error_of_ours(text):
     with pytest.raises(BundleError, match="not readable"):
         parse_lightgbm(text)
+
+
+def first_tree(text, name, change):
+    """Return a LightGBM model's text with one row of its first tree changed."""
+    before, row, after = re.split(rf"(?m)^{name}=(.*)$", text, maxsplit=1)
+    return f"{before}{name}={change(row)}{after}"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("threshold", lambda row: row.rsplit(" ", 1)[0]),
+        ("leaf_value", lambda row: "x" + row),
+        ("left_child", lambda row: "0" + row[row.index(" ") :]),
+        ("left_child", lambda row: "99" + row[row.index(" ") :]),
+        ("leaf_count", lambda _: ""),
+        ("num_leaves", lambda _: "1"),
+        ("num_leaves", lambda _: "-3"),
+    ],
+)
+def test_a_lightgbm_text_whose_trees_are_none_is_an_error_of_ours(name, change):
+    text = train_lightgbm("31-leaves").model_to_string()
+    with pytest.raises(BundleError, match="not readable"):
+        parse_lightgbm(first_tree(text, name, change))
+
+
+def test_a_lightgbm_text_that_is_cut_off_is_an_error_of_ours():
+    text = train_lightgbm("stumps").model_to_string()
+    for at in range(1, text.index("end of trees"), 97):
+        with pytest.raises(BundleError):
+            parse_lightgbm(text[:at])
+
+
+@pytest.mark.parametrize(("side", "child"), [("left_children", 0), ("right_children", 1), ("left_children", 99)])
+def test_an_xgboost_model_whose_trees_are_none_is_an_error_of_ours(side, child):
+    way = ("gradient_booster", "model", "trees", 0, side)
+    with pytest.raises(BundleError, match="not readable"):
+        parse_xgboost(altered_xgboost(way, [child, -1, -1]))

@@ -14,7 +14,7 @@ from forests import MAX, awkward_data, awkward_rows, both_kinds, forest_of, rand
 from models.errors import ModelError
 from models.lanes_kernel import WIDTH
 from models.shap import Contributions
-from models.shap_bank import build_shap
+from models.shap_bank import ABOVE, INTS, build_shap
 
 
 def conditional(forest, row, known):
@@ -108,8 +108,8 @@ def test_a_row_is_explained_the_same_in_whatever_batch(size):
 def test_features_repeat_on_paths_in_what_is_tried():
     """Otherwise the comparisons would prove nothing about the correction for them."""
     for name in ("xgboost depth-6", "lightgbm deep"):
-        above = build_shap(forest_of(name)[1]).nodes.above
-        assert 0 < (above >= 0).sum() < len(above)
+        ints = build_shap(forest_of(name)[1]).nodes.ints
+        assert 0 < np.count_nonzero(ints[ABOVE::INTS]) < len(ints) // INTS
 
 
 def test_a_node_that_no_training_row_came_by_is_halved():

@@ -84,6 +84,27 @@ def test_a_score_reads_back_as_the_same_float32_and_is_written_no_longer_than_th
         assert len(repr(written)) <= 13
 
 
+def test_scores_are_written_as_short_as_the_other_encoder_writes_them():
+    rng = np.random.default_rng(7)
+    scores = np.concatenate(
+        [rng.random(5_000), rng.random(5_000) ** 8, np.arange(1_001) / 1_000, 10.0 ** -np.arange(9)]
+    )
+    scores = scores.astype(np.float32)
+    values = encode(decoded(*[{"user_id": "u"}] * len(scores)), scores, [0] * len(scores), [0] * len(scores), {})
+    written = [value.split(b'"score":')[1].split(b",")[0] for value in values]
+    assert written == orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+
+
+def test_both_ways_of_encoding_write_the_same_form():
+    rows = [{"user_id": "u", "country": "DÉ", "traceparent": TRACE if at % 3 else ""} for at in range(16)]
+    batch, scores = decoded(*rows), np.linspace(0.001, 0.999, 16)
+    flags, outcomes = list(range(16)), [at % 3 for at in range(16)]
+    together = encode(batch, scores, outcomes, flags, {})
+    assert together == encode(batch, scores, outcomes, flags, {at: [] for at in range(16)})
+    batch.plain[:] = False
+    assert together == encode(batch, scores, outcomes, flags, {})
+
+
 def test_flag_names_stand_for_the_bits_that_the_windows_set():
     assert {name: 1 << bit for bit, name in enumerate(FLAG_NAMES)} == {
         str(flag.name).lower(): flag.value for flag in Flag if flag is not Flag.SKIPPED

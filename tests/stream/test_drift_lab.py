@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.drift import DAY_MS, QUIET, Plan, delays, learn, run, world
+from bench.drift import DAY_MS, QUIET, Plan, learn, run, world
+from bench.drift_table import delays
 
 SEED = 11
 THURSDAY, SATURDAY = 3, 5  # days since 1970 begin on the one

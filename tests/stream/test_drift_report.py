@@ -174,6 +174,17 @@ def test_figures_are_those_of_the_counts_and_what_drifted_stands_first(log, know
     assert [one.decisions for one in found.mix[:1]] == [{"approve": 398, "review": 2, "decline": 1}]
 
 
+def test_a_period_of_a_rhythm_is_judged_by_the_bound_that_the_watch_has_for_one(log, known):
+    log.write("telemetry", hour(known))  # all of it: an index of 0.13
+    for rhythm, bound, drifted in (("1d", 0.1, True), ("1h", 0.2, False)):
+        bounds = {"drift.psi": 0.1, "drift.day_psi": 0.2, "drift.rhythm": rhythm}
+        found = log.report(known, settings=load_settings(None, {}, log.overrides | bounds))
+        assert (found.psi_bound, found.whole_psi_bound) == (0.1, bound)
+        assert found.models[0].features[0].drifted is drifted
+        assert json.loads(drift_report_json(found))["bounds"]["whole_psi"] == bound
+        assert drifted is (f"from {bound:g} on it counts" in drift_page(found))
+
+
 def test_a_field_that_breaks_is_called_broken(log, known):
     broken = []
     for at in range(60):

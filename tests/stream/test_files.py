@@ -133,7 +133,7 @@ def test_what_is_read_from_a_file_is_what_the_decoder_takes(tmp_path, name):
     (records,) = read_records(path, OWN, AT_MS)
     decoded, dead = Decoder(OWN, Limits()).decode(0, records)
     assert dead == []
-    assert (decoded.users, decoded.transaction_ids, decoded.event_times) == ([b"42"], ["1"], [AT_MS])
+    assert (decoded.users, decoded.transaction_ids, decoded.time_ms.tolist()) == ([b"42"], ["1"], [AT_MS])
     assert decoded.events.amount_minor.tolist() == [5_716]
 
 

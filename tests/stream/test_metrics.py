@@ -87,6 +87,7 @@ def busy(observer):
     observer.prepared("m-2", 0.75)
     observer.swapped(model="m-2", engine="forest", feature_set="xyz", former="m-1", approved_by="ada")
     observer.swap_refused("m-3", "m-2", "altered")
+    observer.window_kernel(feature_set="xyz", failure="No space left on device")
     observer.followed(failure="", is_current=False)
     observer.telemetry_written()
     observer.telemetry_dropped("its queue is full")
@@ -133,6 +134,7 @@ def test_every_hook_is_counted_where_its_name_says(observer):
         "fraudstream_model_swaps_total{outcome=refused}": 1,
         "fraudstream_model_current": 0,
         "fraudstream_registry_readable": 1,
+        "fraudstream_general_kernel": 1,
         "fraudstream_model_load_seconds_sum": 0.75,
         "fraudstream_start_time_seconds": 1_700_000_000.0,
         "fraudstream_worker_up": 1,

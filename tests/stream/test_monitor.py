@@ -1,6 +1,7 @@
 """The monitor as a process on a real broker: what it finds does not depend on what happens to it."""
 
 import json
+import math
 import random
 import threading
 import time
@@ -8,19 +9,25 @@ from collections import Counter
 
 import pytest
 from confluent_kafka import Producer
-from river.drift import ADWIN
+from river.drift import ADWIN, KSWIN, PageHinkley
 from river.drift.binary import DDM
 
 from kafka_topics import Row, wait_until
+from models.drift_detectors import DetectorPlan
 from models.quality_detectors import ADWIN_DELTA, DDM_DEVIATIONS, DDM_WARM_UP
 from monitor_log import Story, labelled, telemetry
 from monitor_scene import scene_on
 from small_models import promote, small_model
 from stream.labelled_record import decode_labelled
+from stream.telemetry_record import decode_telemetry
+from stream.watch_panes import SCORE, Layout
+from stream.watch_rows import Ranks
 
 DELAY_MS = 180_000
 EPOCH_MS = 1_200_000
 LABELS = 2_400
+#: Intervals of ten seconds that are not closed yet when the newest record was read: monitor.grace is 20 s.
+GRACE_ROWS = 3
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +69,10 @@ def unnamed(state, scene):
     return {(n, tuple((k, names.get(v, v)) for k, v in labels)): value for (n, labels), value in state.items()}
 
 
-def test_kills_and_a_broker_that_restarts_change_nothing_of_what_is_found(own_kafka, registry, told, tmp_path, bundle):
-    rng = random.Random(5)
-    kills = 11
+def test_kills_and_a_broker_that_restarts_change_nothing_of_what_is_found(
+    own_kafka, registry, told, tmp_path, bundle, monitor_kills
+):
+    rng, kills = random.Random(5), monitor_kills
     with scene_on(own_kafka.bootstrap, registry, tmp_path) as calm:
         alone = calm.start()
         alone.wait_for("caught_up")
@@ -124,6 +132,66 @@ def equals_river_alone(said, told, bundle):
         first = [a for a in said if a.subject == "misses" and a.statistic == name and a.state == "raised"]
         assert [alert.since in found for alert in first] == [True] * len(first)
         assert bool(first) == bool(found)
+
+
+def test_river_on_telemetry_through_kafka_and_faust_finds_what_river_alone_finds_at_the_very_row(scene, bundle):
+    """One worker and one row an interval, all in one epoch: the sequence is the sample, ranked in the reference."""
+    epoch_ms, interval_ms = 6 * 3_600_000, 10_000
+    start_ms = (time.time_ns() // 1_000_000 // epoch_ms - 1) * epoch_ms
+    story = Story(start_ms, 9_000, drift=range(6_500, 9_000), interval=10, workers=1, rows=1, dearer=1e4)
+    rows = list(telemetry(bundle, story))
+    layout = Layout(bundle.histograms)
+    plan = DetectorPlan(len(layout.names), epoch_ms // interval_ms, kswin_every=1)
+    assert [type(one) for one in (plan.adwin(), plan.page_hinkley(), plan.kswin(0))] == [ADWIN, PageHinkley, KSWIN]
+    found = Counter()
+    at_row = list(river_alone(plan, layout, rows, found))
+    assert {detector for detector, _ in found} == {"adwin", "page_hinkley", "kswin"}
+    assert {subject for _, subject in found} >= {bundle.feature_names[0], "score"}
+    monitor = scene.start(
+        drift__epoch="6h", monitor__read_back="8h", drift__kswin_every=1, drift__every="2m", drift__detector_every="10s"
+    )
+    monitor.wait_for("caught_up")
+
+    def counted():
+        series = monitor.series().items()
+        return {
+            (labels["detector"], labels["subject"]): count
+            for (name, pairs), count in series
+            if name == "fraudstream_detector_alarms_total" and count and (labels := dict(pairs))
+        }
+
+    # The last GRACE_ROWS intervals wait for slow workers. The first row at which each detector finds something, and the
+    # one before it, and the end.
+    firsts = {detector: min(row for row, (name, _) in at_row if name == detector) for detector, _ in found}
+    cuts = sorted({applied for row in firsts.values() for applied in (row, row + 1)} | {len(rows) - GRACE_ROWS})
+    sent = 0
+    for applied in cuts:
+        scene.topics.produce(scene.names["telemetry"], rows[sent : applied + GRACE_ROWS])
+        sent = applied + GRACE_ROWS
+        monitor.wait_for_lag([scene.names["telemetry"]])
+        expected = dict(Counter(key for row, key in at_row if row < applied))
+        monitor.wait_until(lambda expected=expected: counted() == expected, f"what River finds in {applied} rows", 120)
+    assert monitor.stop() == 0
+
+
+def river_alone(plan, layout, rows, found):
+    """Yield (row, (detector, subject)) of what River finds over the ranks of the sampled rows; counted in `found`."""
+    ranks = Ranks(layout, layout.reference)
+    each = [
+        [("adwin", plan.adwin()), ("page_hinkley", plan.page_hinkley()), ("kswin", plan.kswin(number))]
+        for number in range(len(layout.names))
+    ]
+    for number, row in enumerate(rows):
+        record = decode_telemetry(row.value)
+        values = dict(zip(record.features, record.sample.features[0], strict=True)) | {SCORE: record.sample.scores[0]}
+        sampled = [math.nan if values[name] is None else values[name] for name in layout.names]
+        for name, rank, detectors in zip(layout.names, ranks.of(sampled), each, strict=True):
+            for detector, river in detectors if not math.isnan(rank) else ():
+                river.update(rank)
+                if river.drift_detected:
+                    key = detector, "score" if name == SCORE else name
+                    found[key] += 1
+                    yield number, key
 
 
 def test_it_starts_on_an_empty_cluster_and_serves_what_there_is(scene):

@@ -1,5 +1,6 @@
 """The monitor's parts alone: credentials for Faust, who holds the topics, references, metric names, quiet logs."""
 
+import dataclasses
 import logging
 import re
 import subprocess
@@ -23,6 +24,7 @@ from stream.monitor_references import References
 from stream.monitor_security import faust_credentials, unreached
 from stream.monitor_state import MonitorState
 from stream.settings import load_settings
+from stream.watch_panes import SCORE
 from stream.watch_snapshot import CoverageState, ModelState, SubjectState, Totals, WatchSnapshot
 
 USER = {"sasl_username": "ada", "sasl_password": "secret"}
@@ -267,6 +269,41 @@ def test_what_can_be_counted_begins_at_0_and_what_was_uncovered_never_goes_down(
 
 def value(metrics, name, **labels):
     return metrics.registry.get_sample_value(f"fraudstream_{name}", labels)
+
+
+def test_what_is_known_is_shown_with_the_word_that_it_has_caught_up():
+    """Rules hold what was last said until a monitor that has caught up says otherwise: not one scrape between them."""
+    model = ModelState("a", 1_000, {"amount": SubjectState(1_000, alarm=True)}, SubjectState(1_000), {})
+    watch = WatchSnapshot(1_000, True, ("w",), {"a": model}, (), {}, {}, (), Totals())
+    metrics = MonitorMetrics()
+    metrics.caught_up(watch)
+    assert value(metrics, "monitor_caught_up") == 1
+    assert value(metrics, "drift_alarm", model="a", feature="amount") == 1
+
+
+def test_what_detectors_find_in_the_score_is_counted_where_it_began_at_0():
+    model = ModelState("a", 1_000, {}, SubjectState(1_000), {})
+    watch = WatchSnapshot(1_000, True, ("w",), {"a": model}, (), {}, {}, (), Totals())
+    metrics = MonitorMetrics()
+    metrics.caught_up(watch)
+    found = dataclasses.replace(watch, totals=Totals(detections={("kswin", SCORE): 2}))
+    metrics.state(found, QualitySnapshot({}, {}, {}, (), 0, 0))
+    assert value(metrics, "detector_alarms_total", detector="kswin", subject="score") == 2
+    assert value(metrics, "detector_alarms_total", detector="kswin", subject=SCORE) is None
+
+
+def test_a_joiner_shows_what_it_commits_and_whether_it_joins():
+    metrics = MonitorMetrics()
+    assert (value(metrics, "joiner_commits_total"), value(metrics, "joiner_live")) == (0, None)
+    metrics.rebuilding("decisions", 0, replay_from=0, live_from=9, reason="no index")
+    assert value(metrics, "joiner_live") == 0
+    metrics.live()
+    metrics.committed(20)
+    assert (value(metrics, "joiner_commits_total"), value(metrics, "joiner_live")) == (1, 1)
+    metrics.aborted("the broker does not answer")
+    assert value(metrics, "joiner_live") == 0
+    metrics.left()
+    assert value(metrics, "joiner_live") is None
 
 
 def test_when_the_last_label_came_is_known_again_after_reading_back_and_never_goes_back():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scored_part import Part
 from stream import segment_counts
 from stream.observer import Scored, ScoredBy
 from stream.segment_counts import SegmentCounts
@@ -19,8 +20,8 @@ def scored(parts):
     """parts: lists of (segment, outcome)."""
     outcomes = np.array([outcome for part in parts for _, outcome in part], np.uint8)
     n = len(outcomes)
-    segments = [[segment for segment, _ in part] for part in parts]
-    return Scored(BY, np.zeros((n, 1), np.float32), np.zeros(n, np.float32), outcomes, NAMES, segments, [])
+    rows = [Part([segment for segment, _ in part], np.zeros(len(part), np.int64)) for part in parts]
+    return Scored(BY, np.zeros((n, 1), np.float32), np.zeros(n, np.float32), outcomes, NAMES, rows)
 
 
 PART = st.lists(st.tuples(st.sampled_from(["DE", "FR", "US", "missing", "other"]), st.integers(0, 2)), min_size=1)

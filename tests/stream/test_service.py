@@ -44,13 +44,13 @@ class Stoppable:
         self.stopped.set()
 
 
-def test_a_signal_amid_a_log_line_is_not_lost(monkeypatch):
+def test_a_signal_amid_a_log_line_is_not_lost(caplog):
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     file, app = Interrupted(), Stoppable()
     handler = logging.StreamHandler(io.TextIOWrapper(io.BufferedWriter(file), write_through=True))
     logger = logging.getLogger("fraudstream")
     logger.addHandler(handler)
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    caplog.set_level(logging.INFO, "fraudstream")  # the logger remembers what it was asked before
     try:
         stream.signals.stop_on_signals(app.stop, deadline_secs=3_600)
         logger.info("a line")

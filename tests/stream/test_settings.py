@@ -7,11 +7,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from state.features import StateSpec, default_feature_set
 from stream.errors import SettingsError
 from stream.mapping import Limits, Mapping
+from stream.quantity import Duration
 from stream.settings import FIXED_PROPERTIES, Settings, load_settings, settings_table
+from stream.watch_memory import memory_ms
+from stream.watch_sections import DriftSettings, MonitorSettings
 
 
 @pytest.fixture
@@ -305,3 +309,20 @@ def test_the_table_lists_every_setting_with_its_default_and_meaning():
 def test_a_registry_that_cannot_be_is_refused(load, toml, says):
     with pytest.raises(SettingsError, match=says):
         load(toml)
+
+
+def test_everything_that_reading_back_must_outlast_is_named_where_it_is_described_and_refused():
+    drift, monitor = DriftSettings(), MonitorSettings()
+    reaching = []
+    for one in structs.fields(DriftSettings):
+        value = getattr(drift, one.name)
+        longer = value * 50 if isinstance(value, int) and value else Duration(50 * 86_400_000)
+        if memory_ms(structs.replace(drift, **{one.name: longer}), monitor) != memory_ms(drift, monitor):
+            reaching.append(f"drift.{one.name}")
+    with pytest.raises(SettingsError) as refused:
+        load_settings(None, {}, {"monitor.read_back": "1h"})
+    (described,) = (row for row in settings_table().splitlines() if row.startswith("| `monitor.read_back`"))
+    assert len(reaching) == 7
+    for name in reaching:
+        assert name in str(refused.value)
+        assert name in described

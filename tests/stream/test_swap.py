@@ -17,10 +17,12 @@ from models.self_check import awkward_rows, check_engine
 from small_models import FOREIGN_FEATURES, OTHER_FEATURES, other_features, promote, small_model
 from state.events import currency_code
 from state.features import parse_feature_set
+from state.windows import is_warm
 from stream.app import _Models, _swapper
 from stream.errors import StartupError
+from stream.logs import LogObserver
 from stream.model_cache import ModelCache
-from stream.observer import Observer
+from stream.observer import Observer, Observers
 from stream.scoring import first_model, prove
 from stream.settings import load_settings
 from stream.sources import CHAMPION, DirectorySource
@@ -31,6 +33,7 @@ class Told(Observer):
 
     def __init__(self):
         self.events = []
+        self.kernels = []
         self.current = None
 
     def preparing(self, version):
@@ -38,6 +41,9 @@ class Told(Observer):
 
     def swapped(self, *, model, engine, feature_set, former, approved_by):
         self.events.append(("swapped", former, model, approved_by))
+
+    def window_kernel(self, *, feature_set, failure):
+        self.kernels.append((feature_set, failure))
 
     def swap_refused(self, version, running, sentence):
         self.events.append(("refused", version, running, sentence))
@@ -296,20 +302,26 @@ def test_other_features_over_the_same_fields_begin_with_windows_of_their_own(sta
     assert json.loads(schema.metadata[b"features"]) == list(other_features().names)
 
 
-def test_a_feature_set_without_a_kernel_of_its_own_is_said_once_and_a_warm_one_is_not(
-    stand, bundles, caplog, monkeypatch
-):
+def test_the_kernel_of_another_feature_set_is_there_when_the_swap_comes(stand, bundles):
+    stand.promote("other")
+    stand.look()
+    assert is_warm(stand.settings.state_spec(), other_features())
+    assert stand.told.kernels == [(other_features().hash, "")]
+
+
+def test_where_a_kernel_cannot_be_compiled_the_swap_comes_all_the_same_and_says_so(stand, bundles, monkeypatch, caplog):
+    monkeypatch.setattr("state.windows._observers", {})
+    monkeypatch.setattr("stream.app.load", lambda *_: False)
+    monkeypatch.setattr("stream.app.compile_beside", lambda *_: "No space left on device")
+    stand.told = Observers(stand.told, LogObserver(b"key"))
+    stand.swapper._observer = stand.told
     stand.promote("other")
     stand.look()
     assert stand.version == bundles["other"].version
-    said = f"version {bundles['other'].version} takes feature set {other_features().hash}, for which this worker"
+    assert not is_warm(stand.settings.state_spec(), other_features())
+    said = f"windows of feature set {other_features().hash} run on the general kernel"
     assert caplog.text.count(said) == 1
-    caplog.clear()
-    monkeypatch.setattr("stream.app.is_warm", lambda *_: True)
-    stand.promote("b")
-    stand.look()
-    assert stand.version == bundles["b"].version
-    assert "takes feature set" not in caplog.text
+    assert "until a restart: No space left on device" in caplog.text
 
 
 def test_an_engine_that_disagrees_is_refused_at_a_start_without_a_registry_too(bundles, monkeypatch):

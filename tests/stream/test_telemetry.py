@@ -9,13 +9,14 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from kafka_server import free_port
 from models.histograms import reference
+from scored_part import Part
 from stream.clients import telemetry_config
 from stream.observer import BatchReport, Observer, Scored, ScoredBy
-from stream.sections import TelemetrySettings
 from stream.settings import load_settings
 from stream.telemetry import TelemetryObserver, worker_name
 from stream.telemetry_record import Sample, decode_telemetry
 from stream.telemetry_writer import TelemetryWriter
+from stream.watch_sections import TelemetrySettings
 
 NAMES = ("approve", "review", "decline")
 START_MS = 1_750_000_000_300
@@ -100,8 +101,7 @@ def report(offsets, rows=4, by=M1, seed=1, **more):
         rng.random(rows).astype(np.float32),
         np.zeros(rows, np.uint8),
         NAMES,
-        [["DE"] * rows],
-        [[START_MS + at for at in range(rows)]],
+        [Part(["DE"] * rows, START_MS + np.arange(rows))],
     )
     return BatchReport(events=rows, latency_ms=np.full(rows, 7.0), offsets=offsets, scored=scored, **more)
 

@@ -160,6 +160,17 @@ def test_memory_reaches_as_far_back_as_the_longer_rhythm_does():
     assert further == WEEKLY.longer_rhythm - DRIFT.rhythm - DRIFT.epoch
 
 
+def test_a_whole_day_that_is_unlike_the_reference_by_less_than_a_sunday_may_be_is_no_drift():
+    def change(number, x, scores):
+        x[:, 0] *= 1.0 + min(number, 600) / 1_000  # in the end an index of 0.24 by the day and by the hour
+
+    for day_psi, expected in ((0.3, set()), (0.2, {"feature_drift"})):
+        drift = msgspec.structs.replace(DRIFT, day_psi=day_psi)
+        _, alerts = run(TelemetryStream(intervals=900, change=change), Watch(drift, MONITOR, references))
+        assert {signal for _, signal, _ in said(alerts)} - {"detector_drift"} == expected
+        assert all(alert.bound == day_psi for alert in alerts if alert.signal == "feature_drift")
+
+
 def test_a_slow_change_that_no_hour_shows_is_raised_by_the_last_whole_rhythm():
     def change(number, x, scores):
         x[:, 0] *= 1.0 + min(number, 600) / 400
@@ -348,6 +359,15 @@ def test_telemetry_that_fits_nothing_is_counted_by_reason_and_raises_nothing(rea
     watched, alerts = run([(decode_telemetry(encode_telemetry(record)), at_ms) for record, at_ms in stream])
     assert [alert for alert in alerts if alert.signal != "telemetry_uncovered"] == []
     assert watched.snapshot().totals.set_aside[reason] > 40
+
+
+def test_an_interval_far_ahead_is_called_ahead_also_where_its_record_moves_the_clock_on():
+    (first, at_ms), *_ = TelemetryStream(intervals=1)
+    watched, _ = run([(broken(first, interval=first.interval * 2), at_ms + offset * 1_000) for offset in range(1)])
+    later = broken(first, sequence=1, interval=first.interval * 2)
+    for number in range(40):  # after a while the new time is believed
+        watched.observe(broken(later, sequence=1 + number), at_ms + 3_600_000 + number)
+    assert set(watched.snapshot().totals.set_aside) == {"ahead"}
 
 
 def test_a_worker_whose_clock_is_years_ahead_disturbs_nobody():

@@ -3,13 +3,14 @@
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 
 from stream.alert_record import Alert
 from stream.telemetry_record import Telemetry
 from stream.watch_alerts import AlertBook, Cause
 from stream.watch_mix import DecisionMix
-from stream.watch_panes import Times
+from stream.watch_panes import WINDOW_PANES, Times
 from watched_traffic import DRIFT, START_MS
 
 TIMES = Times.of(DRIFT.window, DRIFT.rhythm)
@@ -95,3 +96,19 @@ def test_an_alert_about_a_segment_that_is_judged_no_more_ends(most):
     alerts = mix.compare(at_ms, book)
     assert [(alert.state, alert.segment) for alert in alerts] == ([("cleared", "IT")] if most == 2 else [])
     assert ("IT" in mix.states) == (Cause("decision_mix_drift", "", "IT", "") in book.open) == (most == 3)
+
+
+@pytest.mark.parametrize(("times", "raised"), [(1, []), (20, ["decision_mix_drift"])])
+def test_one_stolen_card_on_a_thin_night_is_no_other_mix_and_the_same_shares_of_many_payments_are(times, raised):
+    drift = msgspec.structs.replace(DRIFT, unlearned_psi=DRIFT.psi)
+    mix = DecisionMix(drift, TIMES, 4)
+    rhythm = TIMES.rhythm
+
+    def counted(declined):
+        return {"": {"approve": (300 - declined) * times, "decline": declined * times}}
+
+    for pane in range(rhythm - WINDOW_PANES):
+        mix.add(record(counted(2)), pane)
+    mix.add(record(counted(14)), rhythm)
+    alerts = mix.compare((rhythm + 1) * TIMES.pane_ms, AlertBook(1))
+    assert [alert.signal for alert in alerts if not alert.segment] == raised

@@ -1,0 +1,84 @@
+"""What the benchmark rests on: the peers' windows are ours, and a figure says what its spread bears."""
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+@pytest.fixture(autouse=True)
+def _bench_on_path(monkeypatch):
+    for folder in (BENCH, BENCH / "peers", BENCH.parent / "state"):
+        monkeypatch.syspath_prepend(str(folder))
+    yield
+    for name in ("listed_windows", "spread", "oracle", "figures"):
+        sys.modules.pop(name, None)
+
+
+def test_the_windows_of_the_peers_equal_the_naive_recomputation_bit_for_bit():
+    from listed_windows import ITEM, columns, expired, features, packed, unpacked
+    from oracle import Oracle, Payment
+    from state.features import StateSpec, default_feature_set
+
+    spec, rng = StateSpec(), random.Random(5)
+    oracle, window, kept, at = Oracle(spec, default_feature_set()), ([], [], [], [], []), b"", 1_750_000_000_000
+    places = [spec.fields.index(name) for name in ("merchant_id", "country", "device_id")]
+    for offset in range(400):
+        at += int(rng.expovariate(1 / rng.choice([1_000, 3_000_000, 200_000_000])))
+        cents, ids = rng.randrange(1, 900_000), [rng.randrange(4) for _ in places]
+        fields = [0] * len(spec.fields)
+        for place, value in zip(places, ids, strict=True):
+            fields[place] = value
+        payment = {"amount": cents / 100, "event_time": at}
+        payment |= {n: f"x-{i}" for n, i in zip(("merchant_id", "country", "device_id"), ids, strict=True) if i}
+        for column, value in zip(window, columns(payment), strict=True):
+            column.append(value)
+        gone = expired(window[0])
+        for column in window:
+            del column[:gone]
+        kept = (kept + packed(payment))[gone * ITEM.size :]
+        expected, _ = oracle.observe(b"u", Payment(at, offset, offset + 1, cents, 1, tuple(fields)))
+        for way in (window, unpacked(kept)):
+            assert np.array(features(*way), np.float32).tobytes() == expected.tobytes(), offset
+
+
+@pytest.mark.parametrize(
+    ("values", "bound", "said"),
+    [
+        ([0.7, 0.61, 0.65], "≥ 0.6", "0.65 (0.61 to 0.70): met"),
+        ([0.7, 0.5, 0.65], "≥ 0.6", "0.65 (0.50 to 0.70): the spread exceeds the claim"),
+        ([0.5], "≥ 0.6", "0.50: missed"),
+        ([0.02, 0.01], "≤ 3%", "0.01 (0.01 to 0.02): met"),
+        ([2.5], "≤ 2", "2.50: missed"),
+        ([2.5], "", "2.50"),
+    ],
+)
+def test_a_figure_says_whether_all_of_its_spread_keeps_its_bound(values, bound, said):
+    from spread import claim
+
+    assert claim(values, bound) == said
+
+
+@pytest.mark.parametrize(
+    ("measured", "number"), [("12,345 (1 to 2)", 12_345.0), ("+1.8 %", 1.8), ("failed: 3 of", 3.0), ("none", None)]
+)
+def test_a_figure_of_another_run_is_read_by_its_first_number(measured, number):
+    from spread import first_number
+
+    assert first_number(measured) == number
+
+
+def test_a_run_is_compared_with_an_earlier_one_figure_by_figure_also_where_names_repeat():
+    from figures import Row, changes
+
+    def run(first, second):
+        named = [("ours", f"{first} events a second"), ("  CPU", "4.0"), ("null", f"{second}"), ("  CPU", f"{second}")]
+        return [Row(figure, measured, "") for figure, measured in named]
+
+    former = {"parts": {"peers": [row._asdict() for row in run("1,000", 10)]}}
+    found = changes(former, {"peers": [*run("1,500", 5), Row("new", "7", "")], "more": [Row("x", "1", "")]})
+    assert found == {("peers", 0): "+50%", ("peers", 1): "+0%", ("peers", 2): "-50%", ("peers", 3): "-50%"}

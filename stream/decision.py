@@ -18,6 +18,10 @@ __all__ = ["FLAG_NAMES", "Decision", "DecisionEncoder", "Reason"]
 FLAG_NAMES: Final = ("late", "duplicate", "conflict", "truncated")
 
 
+#: How a document without any begins to say its reasons.
+NO_REASONS: Final = b'"reasons":[]'
+
+
 class Reason(Struct, frozen=True):
     """One feature that moved this score."""
 
@@ -73,12 +77,17 @@ class DecisionEncoder:
     ) -> list[bytes]:
         """Return one JSON document a row. Scores are written so that reading them back gives the same float32.
 
-        Compiled code writes what is usual; a row with reasons, with texts to escape or with a score that is written
-        with an exponent is encoded by itself, to the same form.
+        Compiled code writes what is usual, and reasons take the place of none in it; a row with texts to escape or with
+        a score that is written with an exponent is encoded by itself, to the same form.
         """
         values = self._write(decoded, scores, outcomes, flags, scored_at_ms)
         rest = {row for row, value in enumerate(values) if not value}
-        for row in sorted(rest.union(np.flatnonzero(~decoded.plain).tolist(), reasons)):
+        rest.update(np.flatnonzero(~decoded.plain).tolist())
+        for row in reasons.keys() - rest:
+            # The texts before it need no escape, so none holds a quote: its first place is the only one.
+            said = orjson.dumps(reasons[row], _plain, orjson.OPT_SERIALIZE_NUMPY)
+            values[row] = values[row].replace(NO_REASONS, NO_REASONS[:-2] + said, 1)
+        for row in sorted(rest):
             alone, why = decoded.rows(slice(row, row + 1)), reasons.get(row, ())
             values[row] = self._one(alone, scores[row], outcomes[row], flags[row], why, scored_at_ms)
         return values

@@ -66,6 +66,16 @@ def test_a_decision_says_all_that_is_known_of_its_transaction():
     assert b"traceparent" not in second
 
 
+@pytest.mark.parametrize("user", ["u-1", "reasons:[]", '"reasons":[]', "é"])
+def test_a_decision_with_reasons_is_the_same_to_the_byte_from_the_template_and_by_itself(user):
+    whys = [Reason("f", -0.5, '"reasons":[] said'), Reason("g", float(np.float32(0.1)), "é")]
+    batch = decoded({"user_id": user, "transaction_id": "flags", "country": "DE"}, {"user_id": user})
+    values = encode(batch, [0.25, 0.9], [1, 2], [0, 5], {0: whys, 1: whys[:1]})
+    for row, (score, outcome, flags, why) in enumerate([(0.25, 1, 0, whys), (0.9, 2, 5, whys[:1])]):
+        alone = batch.rows(slice(row, row + 1))
+        assert values[row] == ENCODER._one(alone, np.float32(score), outcome, flags, why, 1_700_000_001_000)
+
+
 def test_reasons_may_be_plain_mappings():
     (value,) = encode(decoded({}), [0.9], [1], [0], {0: [{"feature": "f", "contribution": 0.5, "text": "t"}]})
     assert msgspec.json.decode(value, type=Decision).reasons == [Reason("f", 0.5, "t")]

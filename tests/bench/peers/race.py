@@ -91,11 +91,11 @@ class Ring:
                 with watched.suspended():
                     self._fill(job, self._warm, job.total, closed=contender.closed)
                 resumed = time.time()
-                self._wait(job, watched, job.total)
+                records = self._wait(job, watched, job.total)
             finally:
                 watched.end()
             # Steps 4 and 5
-            return self._measure(job, watched, resumed)
+            return self._measure(job, watched, resumed, records)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             for topic in (job.source, job.decisions, job.dead_letters, job.features, job.telemetry):
@@ -124,8 +124,8 @@ class Ring:
             producer.produce(job.source, json.dumps(payment), name, partition, timestamp=time_ms)
         assert producer.flush(60) == 0
 
-    def _wait(self, job: Job, watched: "Watched", wanted: int) -> None:
-        """Wait until the log holds so many decisions."""
+    def _wait(self, job: Job, watched: Watched, wanted: int) -> list[Record]:
+        """Return the decisions once the log holds so many."""
         before, changed = -1, time.monotonic()
         tick = threading.Event()
         while True:
@@ -133,8 +133,10 @@ class Ring:
             if now != before:
                 before, changed = now, time.monotonic()
             # Transactions leave markers, so that more than enough may still be too little: then more will come.
-            if now >= wanted and time.monotonic() - changed > SETTLED_SECS and len(self._decisions(job)) >= wanted:
-                return
+            if now >= wanted and time.monotonic() - changed > SETTLED_SECS:
+                records = [one for one in self.topics.read(job.decisions) if CLOSING.encode() not in one.value]
+                if len(records) >= wanted:
+                    return records
             if not watched.alive:
                 raise Wrong(f"ended after {now:,} decisions: {watched.last_words()}")
             patience = STALLED_SECS if now else STARTING_SECS
@@ -142,11 +144,7 @@ class Ring:
                 raise Wrong(f"no decision for {patience:.0f} s after {now:,}: {watched.last_words()}")
             tick.wait(0.1)
 
-    def _decisions(self, job: Job) -> list[Record]:
-        return [one for one in self.topics.read(job.decisions) if CLOSING.encode() not in one.value]
-
-    def _measure(self, job: Job, watched: "Watched", resumed: float) -> Measured:
-        records = self._decisions(job)
+    def _measure(self, job: Job, watched: Watched, resumed: float, records: Sequence[Record]) -> Measured:
         if watched.contender.name == "null":
             _check_null(records, job.total)
         else:

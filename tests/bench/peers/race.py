@@ -148,7 +148,7 @@ class Ring:
         if watched.contender.name == "null":
             _check_null(records, job.total)
         else:
-            self._check(records, job.total)
+            check(records, job.total, self.scene.scores)
         ended = max(record.timestamp_ms for record in records) / 1000
         events = job.total - self._warm
         own, servers = watched.spent(resumed, ended)
@@ -160,21 +160,6 @@ class Ring:
             decision_bytes=float(np.mean([len(record.value) for record in records])),
             row_bytes=features / len(records),
         )
-
-    def _check(self, records: Sequence, total: int) -> None:
-        """Compare every decision with the right score."""
-        decisions = [orjson.loads(record.value) for record in records]
-        rows = np.array([int(decision["transaction_id"][2:]) for decision in decisions])
-        seen = np.bincount(rows, minlength=total)
-        if len(seen) > total or (seen != 1).any():
-            raise Wrong(
-                f"{int((seen == 0).sum()):,} payments without a decision, {int((seen > 1).sum()):,} with several"
-            )
-        away = np.abs(np.array([decision["score"] for decision in decisions]) - self.scene.scores[rows])
-        if not (away <= TOLERANCE).all():
-            worst = int(np.argmax(np.nan_to_num(away, nan=np.inf)))
-            count = int((~(away <= TOLERANCE)).sum())
-            raise Wrong(f"{count:,} scores differ, most {decisions[worst]['transaction_id']} by {away[worst]:.2g}")
 
 
 def new_job(
@@ -208,6 +193,20 @@ def new_job(
         decision_bytes=written[0],
         row_bytes=written[1],
     )
+
+
+def check(records: Sequence[Record], total: int, scores: np.ndarray) -> None:
+    """Raise Wrong unless each payment has one decision, its score within the tolerance of the right one."""
+    decisions = [orjson.loads(record.value) for record in records]
+    rows = np.array([int(decision["transaction_id"][2:]) for decision in decisions])
+    seen = np.bincount(rows, minlength=total)
+    if len(seen) > total or (seen != 1).any():
+        raise Wrong(f"{int((seen == 0).sum()):,} payments without a decision, {int((seen > 1).sum()):,} with several")
+    away = np.abs(np.array([decision["score"] for decision in decisions], np.float64) - scores[rows])
+    if not (away <= TOLERANCE).all():
+        worst = int(np.argmax(np.nan_to_num(away, nan=np.inf)))
+        count = int((~(away <= TOLERANCE)).sum())
+        raise Wrong(f"{count:,} scores differ, most {decisions[worst]['transaction_id']} by {away[worst]:.2g}")
 
 
 def _check_null(records: Sequence, total: int) -> None:

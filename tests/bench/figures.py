@@ -77,7 +77,7 @@ def changes(former: Mapping[str, Any], parts: Mapping[str, Sequence[Row]]) -> di
 
 
 def plot(name: str, rows: Sequence[Row]) -> str:
-    """Return an SVG of the rows that have values: medians as bars, least to most as whiskers, one panel a unit."""
+    """Return an SVG of the rows that have values: medians, least to most as whiskers, one panel a unit."""
     units: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.values and row.unit:
@@ -91,7 +91,9 @@ def plot(name: str, rows: Sequence[Row]) -> str:
             middle = [statistics.median(row.values) for row in panel]
             below = [m - min(row.values) for m, row in zip(middle, panel, strict=True)]
             above = [max(row.values) - m for m, row in zip(middle, panel, strict=True)]
-            axes.barh(range(len(panel)), middle, xerr=[below, above], color="#4878a8", ecolor="#333333", capsize=2)
+            axes.errorbar(middle, range(len(panel)), xerr=[below, above], fmt="o", ecolor="#777777", capsize=3)
+            axes.grid(axis="x", alpha=0.3)
+            axes.set_ylim(-0.5, len(panel) - 0.5)
             axes.set_yticks(range(len(panel)), [row.figure.strip() for row in panel], fontsize=8)
             axes.set_xscale("log")
             axes.set_xlabel(unit)

@@ -55,7 +55,12 @@ class Load:
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
         self._producer = Producer(
-            {"bootstrap.servers": job.bootstrap, "linger.ms": 0, "queue.buffering.max.messages": 1_000_000}
+            {
+                "bootstrap.servers": job.bootstrap,
+                "linger.ms": 0,
+                "queue.buffering.max.messages": 1_000_000,
+                "log_level": 2,  # it outlives its broker, quietly
+            }
         )
 
     def fill(self) -> None:
@@ -182,8 +187,8 @@ def _rows(found: dict[tuple[str, str, int], list[np.ndarray]], delivery: str, ra
     for kind, ms in (("ours", mine), ("null", null_ms)):
         for place, percentile in enumerate(PERCENTILES):
             values = ms[:, place].tolist()
-            name = f"  {kind}, p{percentile:g} ms"
-            yield Row(name, spread(values), "", values)
+            name = f"  {kind}, p{percentile:g} at {rate:,}/s, {words}"
+            yield Row(name, f"{spread(values)} ms", "", values, "p99, ms from due to read" if percentile == 99 else "")
 
 
 if __name__ == "__main__":

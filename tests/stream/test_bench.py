@@ -15,7 +15,7 @@ def _bench_on_path(monkeypatch):
     for folder in (BENCH, BENCH / "peers", BENCH.parent / "state"):
         monkeypatch.syspath_prepend(str(folder))
     yield
-    for name in ("listed_windows", "spread", "oracle", "figures"):
+    for name in ("listed_windows", "spread", "oracle", "figures", "race", "contender", "scene"):
         sys.modules.pop(name, None)
 
 
@@ -82,3 +82,29 @@ def test_a_run_is_compared_with_an_earlier_one_figure_by_figure_also_where_names
     former = {"parts": {"peers": [row._asdict() for row in run("1,000", 10)]}}
     found = changes(former, {"peers": [*run("1,500", 5), Row("new", "7", "")], "more": [Row("x", "1", "")]})
     assert found == {("peers", 0): "+50%", ("peers", 1): "+0%", ("peers", 2): "-50%", ("peers", 3): "-50%"}
+
+
+@pytest.mark.parametrize(
+    ("decided", "said"),
+    [
+        ([(0, 0.1), (1, 0.2), (2, 0.3)], ""),
+        ([(2, 0.3), (0, 0.100009), (1, 0.2)], ""),
+        ([(0, 0.1), (1, 0.2)], "1 payments without a decision, 0 with several"),
+        ([(0, 0.1), (1, 0.2), (1, 0.2), (2, 0.3)], "0 payments without a decision, 1 with several"),
+        ([(0, 0.1), (1, 0.2), (3, 0.3)], "1 payments without"),
+        ([(0, 0.1), (1, 0.20002), (2, 0.3)], "1 scores differ, most t-0000001 by 2e-05"),
+        ([(0, 0.1), (1, "null"), (2, 0.3)], "1 scores differ"),
+    ],
+)
+def test_a_contender_whose_answers_are_not_all_right_has_failed(decided, said):
+    from kafka_topics import Record
+    from race import Wrong, check
+
+    texts = [f'{{"transaction_id":"t-{row:07d}","score":{score}}}' for row, score in decided]
+    records = [Record(0, offset, b"u", text.encode()) for offset, text in enumerate(texts)]
+    scores = np.array([0.1, 0.2, 0.3])
+    if not said:
+        check(records, 3, scores)
+        return
+    with pytest.raises(Wrong, match=said):
+        check(records, 3, scores)

@@ -20,7 +20,7 @@ from line_output import LineTopics
 from scene import LONG
 
 SAMPLE_SECS = 0.02
-FAMILY_SECS = 0.5  # how often new children are looked for
+FAMILY_SECS = 2.0  # how often new children are looked for
 END_SECS = 20.0
 # Of processes that import the project's own modules.
 _PATHS = (ROOT, ROOT / "tests", ROOT / "tests/bench", ROOT / "tests/bench/peers")

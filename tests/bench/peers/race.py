@@ -91,11 +91,11 @@ class Ring:
                 with watched.suspended():
                     self._fill(job, self._warm, job.total, closed=contender.closed)
                 resumed = time.time()
-                self._wait(job, watched, job.total)
+                records = self._wait(job, watched, job.total)
             finally:
                 watched.end()
             # Steps 4 and 5
-            return self._measure(job, watched, resumed)
+            return self._measure(job, watched, resumed, records)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             for topic in (job.source, job.decisions, job.dead_letters, job.features, job.telemetry):
@@ -124,8 +124,8 @@ class Ring:
             producer.produce(job.source, json.dumps(payment), name, partition, timestamp=time_ms)
         assert producer.flush(60) == 0
 
-    def _wait(self, job: Job, watched: "Watched", wanted: int) -> None:
-        """Wait until the log holds so many decisions."""
+    def _wait(self, job: Job, watched: Watched, wanted: int) -> list[Record]:
+        """Return the decisions once the log holds so many."""
         before, changed = -1, time.monotonic()
         tick = threading.Event()
         while True:
@@ -133,8 +133,10 @@ class Ring:
             if now != before:
                 before, changed = now, time.monotonic()
             # Transactions leave markers, so that more than enough may still be too little: then more will come.
-            if now >= wanted and time.monotonic() - changed > SETTLED_SECS and len(self._decisions(job)) >= wanted:
-                return
+            if now >= wanted and time.monotonic() - changed > SETTLED_SECS:
+                records = [one for one in self.topics.read(job.decisions) if CLOSING.encode() not in one.value]
+                if len(records) >= wanted:
+                    return records
             if not watched.alive:
                 raise Wrong(f"ended after {now:,} decisions: {watched.last_words()}")
             patience = STALLED_SECS if now else STARTING_SECS
@@ -142,15 +144,11 @@ class Ring:
                 raise Wrong(f"no decision for {patience:.0f} s after {now:,}: {watched.last_words()}")
             tick.wait(0.1)
 
-    def _decisions(self, job: Job) -> list[Record]:
-        return [one for one in self.topics.read(job.decisions) if CLOSING.encode() not in one.value]
-
-    def _measure(self, job: Job, watched: "Watched", resumed: float) -> Measured:
-        records = self._decisions(job)
+    def _measure(self, job: Job, watched: Watched, resumed: float, records: Sequence[Record]) -> Measured:
         if watched.contender.name == "null":
             _check_null(records, job.total)
         else:
-            self._check(records, job.total)
+            check(records, job.total, self.scene.scores)
         ended = max(record.timestamp_ms for record in records) / 1000
         events = job.total - self._warm
         own, servers = watched.spent(resumed, ended)
@@ -162,21 +160,6 @@ class Ring:
             decision_bytes=float(np.mean([len(record.value) for record in records])),
             row_bytes=features / len(records),
         )
-
-    def _check(self, records: Sequence, total: int) -> None:
-        """Compare every decision with the right score."""
-        decisions = [orjson.loads(record.value) for record in records]
-        rows = np.array([int(decision["transaction_id"][2:]) for decision in decisions])
-        seen = np.bincount(rows, minlength=total)
-        if len(seen) > total or (seen != 1).any():
-            raise Wrong(
-                f"{int((seen == 0).sum()):,} payments without a decision, {int((seen > 1).sum()):,} with several"
-            )
-        away = np.abs(np.array([decision["score"] for decision in decisions]) - self.scene.scores[rows])
-        if not (away <= TOLERANCE).all():
-            worst = int(np.argmax(np.nan_to_num(away, nan=np.inf)))
-            count = int((~(away <= TOLERANCE)).sum())
-            raise Wrong(f"{count:,} scores differ, most {decisions[worst]['transaction_id']} by {away[worst]:.2g}")
 
 
 def new_job(
@@ -210,6 +193,20 @@ def new_job(
         decision_bytes=written[0],
         row_bytes=written[1],
     )
+
+
+def check(records: Sequence[Record], total: int, scores: np.ndarray) -> None:
+    """Raise Wrong unless each payment has one decision, its score within the tolerance of the right one."""
+    decisions = [orjson.loads(record.value) for record in records]
+    rows = np.array([int(decision["transaction_id"][2:]) for decision in decisions])
+    seen = np.bincount(rows, minlength=total)
+    if len(seen) > total or (seen != 1).any():
+        raise Wrong(f"{int((seen == 0).sum()):,} payments without a decision, {int((seen > 1).sum()):,} with several")
+    away = np.abs(np.array([decision["score"] for decision in decisions], np.float64) - scores[rows])
+    if not (away <= TOLERANCE).all():
+        worst = int(np.argmax(np.nan_to_num(away, nan=np.inf)))
+        count = int((~(away <= TOLERANCE)).sum())
+        raise Wrong(f"{count:,} scores differ, most {decisions[worst]['transaction_id']} by {away[worst]:.2g}")
 
 
 def _check_null(records: Sequence, total: int) -> None:

@@ -3,12 +3,7 @@
 import logging
 import time
 
-from confluent_kafka import KafkaException
-
-from models.errors import ModelError
-from state.errors import StateError
 from stream.deadletter import ERRORS
-from stream.errors import FraudstreamError
 from stream.health import HealthServer
 from stream.logs import configure, id_key
 from stream.monitor import Monitor
@@ -17,6 +12,7 @@ from stream.monitor_metrics import MonitorMetrics
 from stream.monitor_observer import MonitorObservers
 from stream.monitor_security import faust_credentials, unreached
 from stream.monitor_state import NOT_DECODED, UNKNOWN_DECISION
+from stream.process import ends_well, tell_served
 from stream.secret import secrets_of
 from stream.settings import Settings
 from stream.signals import stop_on_signals
@@ -51,7 +47,7 @@ def run_monitor(settings: Settings) -> bool:
     configure(settings.log.level, id_key(settings.log.id_key), secrets_of(settings))
     for handler in logging.getLogger().handlers:
         handler.addFilter(Repeats())
-    log.info("metrics and health are served", extra={"event": "serving", "url": server.url})
+    tell_served(server, log)
     if names := unreached(settings):
         log.warning(
             "properties that tune the Kafka client do not reach Faust, which reads telemetry and labelled",
@@ -60,12 +56,4 @@ def run_monitor(settings: Settings) -> bool:
     with server:
         running = Monitor(settings, MonitorObservers(metrics, health, MonitorLog()))
         stop_on_signals(running.stop, settings.worker.shutdown_timeout_ms / 1000)
-        try:
-            running.run()
-        except (FraudstreamError, StateError, ModelError) as error:
-            log.critical("%s", error, extra={"event": "ended", "error": type(error).__name__})
-            return False
-        except KafkaException as error:
-            log.critical("the Kafka client gave up: %s", error.args[0].str(), extra={"event": "ended"})
-            return False
-    return True
+        return ends_well(running.run, log)

@@ -4,16 +4,12 @@ import gc
 import logging
 from contextlib import AbstractContextManager, nullcontext
 
-from confluent_kafka import KafkaException
-
-from models.errors import ModelError
-from state.errors import StateError
 from stream.app import compose
-from stream.errors import FraudstreamError
 from stream.health import Health, HealthServer
 from stream.logs import LogObserver, configure, id_key
 from stream.metrics import PrometheusObserver
 from stream.observer import Observers
+from stream.process import ends_well, tell_served
 from stream.secret import secrets_of
 from stream.settings import Settings
 from stream.signals import stop_on_signals
@@ -36,24 +32,16 @@ def run_worker(settings: Settings) -> bool:
     with _server(settings, health, metrics):
         app = compose(settings, Observers(metrics, health, LogObserver(key)))
         stop_on_signals(app.stop, settings.worker.shutdown_timeout_ms / 1000)
-        try:
-            # Some 300,000 objects of libraries live as long as the worker: looking through them for garbage would
-            # stop the loop for a sixth of a second now and then.
-            gc.collect()
-            gc.freeze()
-            app.run()
-        except (FraudstreamError, StateError, ModelError) as error:
-            log.critical("%s", error, extra={"event": "ended", "error": type(error).__name__})
-            return False
-        except KafkaException as error:
-            log.critical("the Kafka client gave up: %s", error.args[0].str(), extra={"event": "ended"})
-            return False
-    return True
+        # Some 300,000 objects of libraries live as long as the worker: looking through them for garbage would stop the
+        # loop for a sixth of a second now and then.
+        gc.collect()
+        gc.freeze()
+        return ends_well(app.run, log)
 
 
 def _server(settings: Settings, health: Health, metrics: PrometheusObserver) -> AbstractContextManager[object]:
     if not settings.metrics.enabled:
         return nullcontext()
     server = HealthServer(settings.metrics.address, settings.metrics.port, health, metrics.registry)
-    log.info("metrics and health are served", extra={"event": "serving", "url": server.url})
+    tell_served(server, log)
     return server

@@ -1,6 +1,12 @@
-"""One input and what a worker writes from it that nobody disturbs: what every disturbed run is compared with."""
+"""What several tests of the stream share.
 
+An input and what a worker writes from it that nobody disturbs, which every disturbed run is compared with; and topics
+of their own with monitors that watch them.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +14,9 @@ from kafka_server import KafkaServer
 from kafka_topics import Row, Topics
 from line_output import LineOutput
 from line_thread import line_settings, threaded_crew
+from models.bundle import Bundle
+from monitor_scene import Scene, scene_on
+from small_models import promote, small_model
 from traffic import START_MS, traffic
 
 EVENTS = 3_000
@@ -35,3 +44,24 @@ def calm(kafka: KafkaServer) -> Calm:
         output = alone.finish()
     assert len(output.decisions) + len(output.dead_letters) == EVENTS
     return Calm(source, rows, output)
+
+
+@pytest.fixture(scope="session")
+def watched_bundle(tmp_path_factory) -> Bundle:
+    """A bundle that made-up telemetry names."""
+    return small_model(tmp_path_factory.mktemp("watched") / "bundle", seed=1, rounds=2, rows=800)
+
+
+@pytest.fixture(scope="session")
+def watched_registry(tmp_path_factory, watched_bundle: Bundle) -> Path:
+    """A registry whose champion it is."""
+    registry: Path = tmp_path_factory.mktemp("watched-registry")
+    promote(registry, watched_bundle)
+    return registry
+
+
+@pytest.fixture
+def scene(kafka: KafkaServer, watched_registry: Path, tmp_path: Path) -> Iterator[Scene]:
+    """Topics of their own on the session's broker, and the monitors that watch them."""
+    with scene_on(kafka.bootstrap, watched_registry, tmp_path) as scene:
+        yield scene

@@ -17,7 +17,6 @@ from models.drift_detectors import DetectorPlan
 from models.quality_detectors import ADWIN_DELTA, DDM_DEVIATIONS, DDM_WARM_UP
 from monitor_log import Story, labelled, telemetry
 from monitor_scene import scene_on
-from small_models import promote, small_model
 from stream.labelled_record import decode_labelled
 from stream.telemetry_record import decode_telemetry
 from stream.watch_panes import SCORE, Layout
@@ -31,18 +30,6 @@ GRACE_ROWS = 3
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return small_model(tmp_path_factory.mktemp("bundle") / "bundle", seed=1, rounds=2, rows=800)
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory, bundle):
-    registry = tmp_path_factory.mktemp("registry")
-    promote(registry, bundle)
-    return registry
-
-
-@pytest.fixture(scope="module")
 def story():
     """An hour and a half of the recent past, with a feature that drifts for a while and offsets nobody covers."""
     epochs = time.time_ns() // 1_000_000 // EPOCH_MS - 5  # errors change in the middle of an epoch of the detectors
@@ -50,17 +37,11 @@ def story():
 
 
 @pytest.fixture(scope="module")
-def told(bundle, story):
+def told(watched_bundle, story):
     """(topic's role, row) in the order of their timestamps."""
-    rows = [("telemetry", row) for row in telemetry(bundle, story)]
-    rows += [("labelled", row) for row in labelled(bundle.version, story, LABELS, worse_from=0.55)]
+    rows = [("telemetry", row) for row in telemetry(watched_bundle, story)]
+    rows += [("labelled", row) for row in labelled(watched_bundle.version, story, LABELS, worse_from=0.55)]
     return sorted(rows, key=lambda pair: pair[1].timestamp_ms)
-
-
-@pytest.fixture
-def scene(kafka, registry, tmp_path):
-    with scene_on(kafka.bootstrap, registry, tmp_path) as scene:
-        yield scene
 
 
 def unnamed(state, scene):
@@ -70,20 +51,20 @@ def unnamed(state, scene):
 
 
 def test_kills_and_a_broker_that_restarts_change_nothing_of_what_is_found(
-    own_kafka, registry, told, tmp_path, bundle, monitor_kills
+    own_kafka, watched_registry, told, tmp_path, watched_bundle, monitor_kills
 ):
     rng, kills = random.Random(5), monitor_kills
-    with scene_on(own_kafka.bootstrap, registry, tmp_path) as calm:
+    with scene_on(own_kafka.bootstrap, watched_registry, tmp_path) as calm:
         alone = calm.start()
         alone.wait_for("caught_up")
         calm.produce(told)
         expected, said = unnamed(calm.settle(alone), calm), calm.alerts()
         assert alone.stop() == 0
     assert {"feature_drift", "telemetry_uncovered", "concept_drift"} <= {alert.signal for alert in said}
-    equals_river_alone(said, told, bundle)
+    equals_river_alone(said, told, watched_bundle)
     folder = tmp_path / "disturbed"
     folder.mkdir()
-    with scene_on(own_kafka.bootstrap, registry, folder) as scene:
+    with scene_on(own_kafka.bootstrap, watched_registry, folder) as scene:
         cuts = [0, *sorted(rng.sample(range(1, len(told)), kills)), len(told)]
         monitor = scene.start()
         monitor.wait_for("caught_up")
@@ -106,7 +87,7 @@ def test_kills_and_a_broker_that_restarts_change_nothing_of_what_is_found(
     assert found == expected
 
 
-def equals_river_alone(said, told, bundle):
+def equals_river_alone(said, told, watched_bundle):
     """What was detected through Kafka and Faust is what River detects in the same sequence by itself."""
     known = []
     for role, row in told:
@@ -134,19 +115,19 @@ def equals_river_alone(said, told, bundle):
         assert bool(first) == bool(found)
 
 
-def test_river_on_telemetry_through_kafka_and_faust_finds_what_river_alone_finds_at_the_very_row(scene, bundle):
+def test_river_on_telemetry_through_kafka_and_faust_finds_what_river_alone_finds_at_the_very_row(scene, watched_bundle):
     """One worker and one row an interval, all in one epoch: the sequence is the sample, ranked in the reference."""
     epoch_ms, interval_ms = 6 * 3_600_000, 10_000
     start_ms = (time.time_ns() // 1_000_000 // epoch_ms - 1) * epoch_ms
     story = Story(start_ms, 9_000, drift=range(6_500, 9_000), interval=10, workers=1, rows=1, dearer=1e4)
-    rows = list(telemetry(bundle, story))
-    layout = Layout(bundle.histograms)
+    rows = list(telemetry(watched_bundle, story))
+    layout = Layout(watched_bundle.histograms)
     plan = DetectorPlan(len(layout.names), epoch_ms // interval_ms, kswin_every=1)
     assert [type(one) for one in (plan.adwin(), plan.page_hinkley(), plan.kswin(0))] == [ADWIN, PageHinkley, KSWIN]
     found = Counter()
     at_row = list(river_alone(plan, layout, rows, found))
     assert {detector for detector, _ in found} == {"adwin", "page_hinkley", "kswin"}
-    assert {subject for _, subject in found} >= {bundle.feature_names[0], "score"}
+    assert {subject for _, subject in found} >= {watched_bundle.feature_names[0], "score"}
     monitor = scene.start(
         drift__epoch="6h", monitor__read_back="8h", drift__kswin_every=1, drift__every="2m", drift__detector_every="10s"
     )

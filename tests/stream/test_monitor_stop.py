@@ -2,36 +2,16 @@
 
 import time
 
-import pytest
 from confluent_kafka import Producer
 
 from kafka_server import free_port
 from monitor_log import Story, telemetry
 from monitor_scene import scene_on
-from small_models import promote, small_model
 from stream.monitor_readback import LogReader
 from stream.settings import load_settings
 
 START_MS = 1_700_000_000_000
 STOP_SECS = 12.0
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return small_model(tmp_path_factory.mktemp("bundle") / "bundle", seed=1, rounds=2, rows=800)
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory, bundle):
-    registry = tmp_path_factory.mktemp("registry")
-    promote(registry, bundle)
-    return registry
-
-
-@pytest.fixture
-def scene(kafka, registry, tmp_path):
-    with scene_on(kafka.bootstrap, registry, tmp_path) as scene:
-        yield scene
 
 
 def stopped(monitor):
@@ -44,8 +24,8 @@ def stopped(monitor):
     return code, events[events.index("stopping") :]
 
 
-def test_it_stops_while_no_broker_answers(registry, tmp_path):
-    with scene_on(None, registry, tmp_path) as scene:
+def test_it_stops_while_no_broker_answers(watched_registry, tmp_path):
+    with scene_on(None, watched_registry, tmp_path) as scene:
         monitor = scene.start(kafka__bootstrap_servers=f"127.0.0.1:{free_port()}", worker__shutdown_timeout_ms=10_000)
         monitor.wait_for("serving")
         assert stopped(monitor) == (0, ["stopping", "stopped"])
@@ -60,9 +40,9 @@ def test_it_stops_while_another_is_active(scene):
     assert stopped(first) == (0, ["stopping", "stopped"])
 
 
-def test_it_stops_while_it_reads_back(scene, bundle):
+def test_it_stops_while_it_reads_back(scene, watched_bundle):
     """An open transaction among what was committed: reading back waits for its end."""
-    rows = list(telemetry(bundle, Story(START_MS, 20)))
+    rows = list(telemetry(watched_bundle, Story(START_MS, 20)))
     scene.topics.produce(scene.names["telemetry"], rows)
     producer = Producer(
         {"bootstrap.servers": scene.topics.bootstrap, "transactional.id": f"open-{scene.names['telemetry']}"}
@@ -82,8 +62,8 @@ def test_it_stops_while_it_reads_back(scene, bundle):
     producer.abort_transaction(30)
 
 
-def test_it_stops_while_the_broker_is_away(own_kafka, registry, tmp_path):
-    with scene_on(own_kafka.bootstrap, registry, tmp_path) as scene:
+def test_it_stops_while_the_broker_is_away(own_kafka, watched_registry, tmp_path):
+    with scene_on(own_kafka.bootstrap, watched_registry, tmp_path) as scene:
         monitor = scene.start(worker__shutdown_timeout_ms=10_000)
         monitor.wait_for("caught_up")
         own_kafka.kill()

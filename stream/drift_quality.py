@@ -29,7 +29,7 @@ class LabelsOfPeriod:
 
     def __init__(self, period: DriftPeriod) -> None:
         self._period = period
-        self._last: dict[str, LabelledDecision] = {}
+        self._last: dict[tuple[str, str], LabelledDecision] = {}
         self._by_stretch: dict[int, _Counts] = {}
         self.unknown_decisions = 0
 
@@ -47,7 +47,7 @@ class LabelsOfPeriod:
         counts = self._by_stretch.setdefault(self._period.stretch(timestamp_ms), _Counts())
         counts.frauds += record.is_fraud
         counts.honest += not record.is_fraud
-        self._last[record.transaction_id] = record
+        self._last[record.user_id, record.transaction_id] = record
 
     def moments(self) -> list[LabelMoment]:
         """Return how many labels came, by stretch."""

@@ -1,5 +1,6 @@
 """The labels that came in a period, as figures of quality by model and segment."""
 
+from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -56,6 +57,11 @@ class LabelsOfPeriod:
             counts = self._by_stretch.get(at, _Counts())
             found.append(LabelMoment(*self._period.bounds(at), counts.frauds, counts.honest))
         return found
+
+    def younger(self, delay_ms: int) -> Counter[str]:
+        """Return how many of each model's labelled decisions are younger than this at the period's end."""
+        oldest_ms = self._period.until_ms - delay_ms
+        return Counter(one.model for one in self._last.values() if one.event_time > oldest_ms)
 
     def quality(self, min_frauds: int) -> list[Quality]:
         """Return each model's figures, its segments after the whole of it, those of most labels first."""

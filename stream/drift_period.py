@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.histograms import Histograms, render_histograms
-from stream.telemetry_record import Telemetry, reference_hash
+from stream.telemetry_record import Telemetry, partition_number, reference_hash
 from stream.watch_intervals import Sequences, interval_end
 from stream.watch_panes import Layout
 from stream.watch_snapshot import Aside
@@ -155,10 +155,11 @@ class DriftPeriod:
 
     def _cover(self, record: Telemetry) -> None:
         for name, ranges in record.offsets.items():
-            if not name.isdecimal():
+            number = partition_number(name)
+            if number is None:
                 self.set_aside["offsets"] += 1
                 continue
-            held = self.covered.setdefault(int(name), [])
+            held = self.covered.setdefault(number, [])
             for first, following in ranges:
                 if first > following:
                     self.set_aside["offsets"] += 1

@@ -1,5 +1,6 @@
 """The labels that came in a period, as figures of quality by model and segment."""
 
+from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ class LabelsOfPeriod:
 
     def __init__(self, period: DriftPeriod) -> None:
         self._period = period
-        self._last: dict[str, LabelledDecision] = {}
+        self._last: dict[tuple[str, str], LabelledDecision] = {}
         self._by_stretch: dict[int, _Counts] = {}
         self.unknown_decisions = 0
 
@@ -47,7 +48,7 @@ class LabelsOfPeriod:
         counts = self._by_stretch.setdefault(self._period.stretch(timestamp_ms), _Counts())
         counts.frauds += record.is_fraud
         counts.honest += not record.is_fraud
-        self._last[record.transaction_id] = record
+        self._last[record.user_id, record.transaction_id] = record
 
     def moments(self) -> list[LabelMoment]:
         """Return how many labels came, by stretch."""
@@ -56,6 +57,11 @@ class LabelsOfPeriod:
             counts = self._by_stretch.get(at, _Counts())
             found.append(LabelMoment(*self._period.bounds(at), counts.frauds, counts.honest))
         return found
+
+    def younger(self, delay_ms: int) -> Counter[str]:
+        """Return how many of each model's labelled decisions are younger than this at the period's end."""
+        oldest_ms = self._period.until_ms - delay_ms
+        return Counter(one.model for one in self._last.values() if one.event_time > oldest_ms)
 
     def quality(self, min_frauds: int) -> list[Quality]:
         """Return each model's figures, its segments after the whole of it, those of most labels first."""

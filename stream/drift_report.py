@@ -88,7 +88,7 @@ def drift_report(
         coverage=_coverage(period, unreadable.total()),
         unknown=unknown,
     )
-    return replace(report, unknown=[*unknown, *_unknown(report, settings, labels.unknown_decisions)])
+    return replace(report, unknown=[*unknown, *_unknown(report, settings, labels)])
 
 
 class _Alerts:
@@ -185,7 +185,7 @@ def _coverage(period: DriftPeriod, unreadable: int) -> Coverage:
     )
 
 
-def _unknown(report: DriftReport, settings: Settings, unknown_decisions: int) -> Iterator[str]:
+def _unknown(report: DriftReport, settings: Settings, labels: LabelsOfPeriod) -> Iterator[str]:
     """Yield a sentence for each thing that the report cannot say."""
     topics, coverage = settings.topics, report.coverage
     if not coverage.records:
@@ -226,8 +226,16 @@ def _unknown(report: DriftReport, settings: Settings, unknown_decisions: int) ->
                 f"How good model {one.model} was: {one.frauds} labelled frauds are fewer than quality.min_frauds "
                 f"({settings.quality.min_frauds})."
             )
-    if unknown_decisions:
-        yield f"{unknown_decisions:,} labels of decisions that are neither approve, review nor decline."
+    younger = labels.younger(settings.quality.delay)
+    for one in report.quality:
+        if not one.segment and 2 * younger[one.model] > one.events:
+            yield (
+                f"How good model {one.model} is on what it decided last: {younger[one.model]:,} of its {one.events:,} "
+                f"labelled decisions are younger than quality.delay ({settings.quality.delay}), and of such mostly "
+                "frauds found early are known. The monitor waits that long before it counts one."
+            )
+    if labels.unknown_decisions:
+        yield f"{labels.unknown_decisions:,} labels of decisions that are neither approve, review nor decline."
     if coverage.records and not report.alerts:
         yield (
             "Whether anybody watched: no alert was open in this period. Either all was well or no monitor ran; its own "

@@ -144,7 +144,7 @@ class Join:
             clocks[place] = max(newest_ms, clocks.get(place, -1))
             joined.newest_label_ms = max(newest_ms, joined.newest_label_ms)
             for label in read:
-                user_id, transaction_id = str(label.user_id), str(label.transaction_id)
+                user_id, transaction_id = label.key
                 id_ = identify(user_id, transaction_id)
                 come.append((id_, label.is_fraud, label.label_time, transaction_id, user_id))
         return come

@@ -49,6 +49,11 @@ class Label(Struct, frozen=True, gc=False):
     is_fraud: bool
     label_time: Time
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Whose and which transaction; 42 and "42" are the same id."""
+        return str(self.user_id), str(self.transaction_id)
+
 
 class Unreadable(Exception):
     """A record that is no decision, or no label; `letter` says why."""

@@ -19,6 +19,8 @@ from stream.times import BAD_TIME, TimeReader
 __all__ = ["LabelColumns", "as_row", "read_labels"]
 
 _BATCH: Final = 8_192
+#: Epoch milliseconds in 1973; as seconds it is the year 5138. A label of such a time would expire, and nobody be told.
+SECONDS_BELOW: Final = 100_000_000_000
 _PARQUET: Final = (".parquet", ".pq")
 _DELIMITED: Final = (".csv", ".tsv")
 _LINES: Final = (".jsonl", ".ndjson")
@@ -61,7 +63,8 @@ def read_labels(
         transaction_id, user_id = row.get(columns.transaction_id), row.get(columns.user_id)
         verdict = str(row.get(columns.is_fraud, "")).strip().lower()
         time = row.get(columns.label_time)
-        time_ms = now_ms if time in (None, "") else _time_ms(times, time)
+        given = time not in (None, "")
+        time_ms = _time_ms(times, time) if given else now_ms
         if not _is_id(transaction_id):
             refuse(number, f"{columns.transaction_id} must be a text or a whole number", row)
         elif not _is_id(user_id):
@@ -70,6 +73,8 @@ def read_labels(
             refuse(number, f"{columns.is_fraud} must be 1 or 0, true or false, fraud or honest", row)
         elif time_ms < 0:
             refuse(number, f"{columns.label_time} must be epoch milliseconds or such as 2026-01-05T10:00:00Z", row)
+        elif given and time_ms < SECONDS_BELOW:
+            refuse(number, f"{columns.label_time} {time} would be before 1974: give milliseconds, not seconds", row)
         else:
             yield as_row(str(transaction_id), str(user_id), verdict in _YES, time_ms)
 

@@ -29,10 +29,10 @@ from confluent_kafka import Message
 
 from models.folds import DAY_MS
 from state.features import FeatureSet
-from stream import joiner_records
 from stream.codec import Decoder
 from stream.errors import UsageError
 from stream.feature_log import read_feature_log
+from stream.joiner_records import Label
 from stream.labelled import Labelled, first_present
 from stream.settings import Settings
 from stream.topic_reader import read_topic
@@ -43,15 +43,6 @@ ReadTopic = Callable[[Settings, str], Iterator[list[Message]]]
 Place = tuple[int, int]
 #: Whose, and which: user id, transaction id.
 Key = tuple[str, str]
-
-
-class Label(joiner_records.Label, frozen=True):
-    """A record of the labels topic."""
-
-    @property
-    def key(self) -> Key:
-        """Whose and which transaction; 42 and "42" are the same id."""
-        return str(self.user_id), str(self.transaction_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +154,7 @@ def _labels(chunks: Iterator[list[Message]], refused_path: Path, refused: Counte
         for message in messages:
             try:
                 label = msgspec.json.decode(message.value() or b"", type=Label)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 refused["no_label"] += 1
                 _refuse(refused_path, message, str(error))
                 continue

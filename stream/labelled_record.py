@@ -11,6 +11,8 @@ from msgspec import Meta, Struct
 
 __all__ = ["LabelledDecision", "decode_labelled", "encode_labelled"]
 
+Time = Annotated[int, Meta(ge=0, lt=1 << 53)]
+
 
 class LabelledDecision(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A decision whose truth is known."""
@@ -21,11 +23,11 @@ class LabelledDecision(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     decision: Annotated[str, Meta(description="approve, review or decline")]
     model: Annotated[str, Meta(description="Version of the model that decided")]
     segment: Annotated[str, Meta(description="The decision's segment")]
-    event_time: Annotated[int, Meta(description="When the payment was made, epoch milliseconds")]
-    partition: Annotated[int, Meta(ge=0, description="Where the transaction was read: its partition")]
-    offset: Annotated[int, Meta(ge=0, description="Where the transaction was read: its offset")]
+    event_time: Annotated[Time, Meta(description="When the payment was made, epoch milliseconds")]
+    partition: Annotated[int, Meta(ge=0, lt=1 << 62, description="Where the transaction was read: its partition")]
+    offset: Annotated[int, Meta(ge=0, lt=1 << 62, description="Where the transaction was read: its offset")]
     is_fraud: Annotated[bool, Meta(description="What it turned out to be")]
-    label_time: Annotated[int, Meta(description="When that became known, epoch milliseconds")]
+    label_time: Annotated[Time, Meta(description="When that became known, epoch milliseconds")]
     delay_ms: Annotated[int, Meta(description="label_time less event_time")]
     weight: Annotated[
         float, Meta(gt=0, description="How many decisions it stands for: 1, or 1 / labels.sample_rate where sampled")

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream.alert_record import Alert, decode_alert, encode_alert
 from stream.clients import producer_config
-from stream.errors import ProducerFenced, StartupError
+from stream.errors import BrokerSilent, ProducerFenced, StartupError
 from stream.monitor_readback import LogReader
 from stream.settings import Settings
 
@@ -24,6 +24,12 @@ WAIT_SECS: Final = 30.0
 #: A broker that restarts is back within seconds; one that is gone for this long is a reason to start again.
 GIVE_UP_SECS: Final = 120.0
 PAUSE_SECS: Final = 0.5
+
+_FORBIDDEN: Final = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
 
 
 class AlertLog:
@@ -37,7 +43,10 @@ class AlertLog:
         self._said: set[tuple[str, str]] = set()
 
     def open(self) -> list[Alert]:
-        """Become the only writer, and return everything that was said. Raises StartupError, ProducerFenced."""
+        """Become the only writer, and return everything that was said.
+
+        Raises StartupError, BrokerSilent, ProducerFenced.
+        """
         self._producer = self._new_producer()
         with LogReader(self._settings, self._bootstrap) as reader:
             alerts = [
@@ -59,7 +68,6 @@ class AlertLog:
                     f"next start says them."
                 )
             time.sleep(PAUSE_SECS)
-            self._producer = self._new_producer()
         self._said.update((alert.id, alert.state) for alert in new)
         return new
 
@@ -85,8 +93,8 @@ class AlertLog:
     def _are_there(self, alerts: list[Alert]) -> bool:
         try:
             said = {(alert.id, alert.state) for alert in self.open()}
-        except StartupError:
-            return False
+        except (StartupError, BrokerSilent):
+            return False  # and the producer that is left will say so again
         return said.issuperset((alert.id, alert.state) for alert in alerts)
 
     def _new_producer(self) -> Any:
@@ -96,9 +104,14 @@ class AlertLog:
             producer.init_transactions(WAIT_SECS)
         except KafkaException as error:
             _raise_fenced(error)
-            raise StartupError(
-                f"The broker does not let this user write alerts ({error.args[0].str()}): grant it Write on the topic "
-                f"{self._topic} and on the transactional id {self._name}."
+            if error.args[0].code() in _FORBIDDEN:
+                raise StartupError(
+                    f"The broker does not let this user write alerts ({error.args[0].str()}): grant it Write on the "
+                    f"topic {self._topic} and on the transactional id {self._name}."
+                ) from error
+            raise BrokerSilent(
+                f"The broker did not take the writer of alerts for {WAIT_SECS:.0f} s ({error.args[0].str()}): look at "
+                f"the broker; the next start says what is to be said."
             ) from error
         return producer
 

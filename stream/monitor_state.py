@@ -15,6 +15,7 @@ from models.policy import OUTCOMES
 from models.quality_rows import Decided
 from models.quality_watch import Change, QualitySnapshot, QualityWatch
 from stream.alert_record import Alert, alert_id
+from stream.label_index import identify
 from stream.labelled_record import decode_labelled
 from stream.monitor_references import References
 from stream.settings import Settings
@@ -113,7 +114,7 @@ class MonitorState:
         self.frauds += record.is_fraud
         self.honest += not record.is_fraud
         row = Decided(
-            id=xxhash.xxh3_64_intdigest(record.transaction_id.encode()),
+            id=int.from_bytes(identify(record.user_id, record.transaction_id)[:8], "little"),
             user=xxhash.xxh3_64_intdigest(record.user_id.encode()),
             segment=record.segment,
             score=record.score,

@@ -16,7 +16,7 @@ import orjson
 from stream.alert_record import Alert
 from stream.deadletter import DEAD_LETTER_HEADERS, ERRORS
 from stream.decision import Decision
-from stream.labelled_log import Label
+from stream.joiner_records import Label
 from stream.labelled_record import LabelledDecision
 from stream.mapping import REQUIRED, Limits, Mapping
 from stream.money import DECIMAL_TEXT

@@ -27,6 +27,7 @@ __all__ = [
     "Telemetry",
     "decode_telemetry",
     "encode_telemetry",
+    "partition_number",
     "reference_hash",
 ]
 
@@ -58,7 +59,17 @@ LATENCY_BOUNDS_MS: Final = (
     60_000,
 )
 
-Natural = Annotated[int, Meta(ge=0)]
+#: No record counts as many. Whatever a stranger writes, a month of records adds up within 64 bits.
+MOST: Final = 1 << 40
+#: Those of the largest number that Kafka has for a partition.
+PARTITION_DIGITS: Final = 10
+#: Of times and numbers of records.
+LATEST: Final = 1 << 53
+FLOAT32_MAX: Final = 3.4028234663852886e38
+
+Natural = Annotated[int, Meta(ge=0, lt=MOST)]
+Offset = Annotated[int, Meta(ge=0, lt=1 << 62)]
+Value = Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 
 
 class Counts(Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,7 +86,7 @@ class Sample(Struct, frozen=True, forbid_unknown_fields=True):
     the same rows.
     """
 
-    features: list[list[float | None]] = []
+    features: list[list[Value | None]] = []
     scores: list[float] = []
     event_times_ms: list[int] = []
 
@@ -84,19 +95,21 @@ class Telemetry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One worker's interval."""
 
     worker: Annotated[str, Meta(min_length=1, description="kafka.instance_id, or a name drawn at the start")]
-    epoch: Annotated[int, Meta(ge=0, description="When the worker started, epoch milliseconds")]
-    sequence: Annotated[int, Meta(ge=0, description="Number of this record since then, from 0")]
-    interval: Annotated[int, Meta(ge=0, description="closed_at_ms // interval_ms")]
-    interval_ms: Annotated[int, Meta(gt=0, description="telemetry.interval")]
-    opened_at_ms: Annotated[int, Meta(ge=0, description="When the record before was closed, epoch milliseconds")]
-    closed_at_ms: Annotated[int, Meta(ge=0, description="When this one was, epoch milliseconds")]
+    epoch: Annotated[int, Meta(ge=0, lt=LATEST, description="When the worker started, epoch milliseconds")]
+    sequence: Annotated[int, Meta(ge=0, lt=LATEST, description="Number of this record since then, from 0")]
+    interval: Annotated[int, Meta(ge=0, lt=LATEST, description="closed_at_ms // interval_ms")]
+    interval_ms: Annotated[int, Meta(gt=0, lt=LATEST, description="telemetry.interval")]
+    opened_at_ms: Annotated[
+        int, Meta(ge=0, lt=LATEST, description="When the record before was closed, epoch milliseconds")
+    ]
+    closed_at_ms: Annotated[int, Meta(ge=0, lt=LATEST, description="When this one was, epoch milliseconds")]
     model: Annotated[str, Meta(description="Version of the model that scored")]
     engine: Annotated[str, Meta(description="What computed the scores")]
     feature_set: Annotated[str, Meta(description="Hash of the feature set")]
     reference: Annotated[
         str, Meta(description="Hash of the reference histograms whose bins the counts are over; empty: no counts")
     ] = ""
-    events: Annotated[int, Meta(ge=0, description="Transactions decided and committed")] = 0
+    events: Annotated[int, Meta(ge=0, lt=MOST, description="Transactions decided and committed")] = 0
     features: Annotated[dict[str, Counts], Meta(description="By feature, over every event")] = {}
     score: Annotated[Counts, Meta(description="Scores, over every event")] = Counts([])
     segments: Annotated[dict[str, dict[str, Natural]], Meta(description="By segment: how many of each decision")] = {}
@@ -107,10 +120,12 @@ class Telemetry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = []
     sample: Annotated[Sample, Meta(description="Rows drawn uniformly from the events")] = Sample()
     offsets: Annotated[
-        dict[str, list[tuple[Natural, Natural]]],
+        dict[str, list[tuple[Offset, Offset]]],
         Meta(description="By partition of the input: committed offsets this record covers, as [first, next)"),
     ] = {}
-    dropped: Annotated[int, Meta(ge=0, description="Records of this worker, so far, that could not be written")] = 0
+    dropped: Annotated[
+        int, Meta(ge=0, lt=MOST, description="Records of this worker, so far, that could not be written")
+    ] = 0
 
 
 _decoder = msgspec.json.Decoder(Telemetry)
@@ -124,6 +139,11 @@ def encode_telemetry(record: Telemetry) -> bytes:
 def decode_telemetry(value: bytes) -> Telemetry:
     """Return the record this JSON holds; raises msgspec.MsgspecError or UnicodeDecodeError with what is wrong."""
     return _decoder.decode(value)
+
+
+def partition_number(name: str) -> int | None:
+    """Return the partition that a key of `offsets` names, None where it names none."""
+    return int(name) if name.isdecimal() and len(name) <= PARTITION_DIGITS else None
 
 
 def reference_hash(histograms_json: bytes) -> str:

@@ -58,7 +58,8 @@ class TopicScan:
             raise _silent(error.args[0]) from error
         if found.error is not None:
             raise StartupError(
-                f"The topic {topic} cannot be read ({found.error.str()}): correct its name, or grant it."
+                f"The topic {topic} cannot be read ({found.error.str()}): create it with `fraudstream topics create`, "
+                f"correct its name, or grant this user Read."
             )
         return sorted(found.partitions)
 

@@ -24,7 +24,6 @@ log read from its very beginning is judged from the beginning: 0.
     no_feature        a feature of the reference is not in the record; the others count
     unknown_feature   a feature of the record is not in the reference; the others count
     sample            a drawn row of the sample fits no feature names
-    too_large         a count beyond 64 bits
     offsets           an entry of the offsets that is no range
 """
 

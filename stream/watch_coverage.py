@@ -11,6 +11,8 @@ offsets were reset on purpose), its coverage begins anew.
 
 from dataclasses import dataclass, field
 
+from stream.telemetry_record import partition_number
+
 __all__ = ["Coverage", "Gap"]
 
 # More of them at once than any incident leaves; beyond it the oldest are settled early.
@@ -51,14 +53,15 @@ class Coverage:
         """
         wrong = 0
         for name, ranges in offsets.items():
-            if not name.isdecimal():
+            number = partition_number(name)
+            if number is None:
                 wrong += 1
                 continue
             for first, following in ranges:
                 if first > following:
                     wrong += 1
                 elif first < following:
-                    self._cover(int(name), first, following, at_ms, late=late)
+                    self._cover(number, first, following, at_ms, late=late)
         return wrong
 
     def settle(self, now_ms: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from stream.alert_record import Signal
 from stream.watch_alerts import Finding
-from stream.watch_comparison import Figures
+from stream.watch_comparison import Figures, State
 from stream.watch_coverage import Gap
 from stream.watch_panes import SCORE
 from stream.watch_sections import DriftSettings
@@ -52,8 +52,8 @@ def subject_findings(name: str, figures: Figures, drift: DriftSettings) -> Itera
             "superiority",
             above,
             0.5 + drift.shift if above >= 0.5 else 0.5 - drift.shift,
-            f"{subject} moved: a value of the last {drift.window} lies above one of training with a chance of "
-            f"{above:.0%}, 50 % where nothing moved.",
+            f"{subject} {'is back' if figures.shift == 'well' else 'moved'}: a value of the last {drift.window} lies "
+            f"above one of training with a chance of {above:.0%}, 50 % where nothing moved.",
         ),
     )
 
@@ -89,13 +89,18 @@ def unknown_model_finding(model: str) -> Finding:
 
 def mix_finding(segment: str, distance: float, bound: float, clear: float, *, judged: bool, sure: bool) -> Finding:
     """Return what a segment's mix of decisions says."""
-    of = f"of segment {segment} " if segment else ""
-    text = f"The mix of decisions {of}is unlike that of one rhythm ago: an index of {distance:.3f}, bound {bound:g}."
     if not judged:
-        return Finding("unknown", "psi", distance, bound, text)
-    if sure and distance >= bound:
-        return Finding("wrong", "psi", distance, bound, text)
-    return Finding("well" if not sure or distance < clear * bound else "between", "psi", distance, bound, text)
+        state: State = "unknown"
+    elif sure and distance >= bound:
+        state = "wrong"
+    else:
+        state = "well" if not sure or distance < clear * bound else "between"
+    of = f"of segment {segment} " if segment else ""
+    text = (
+        f"The mix of decisions {of}is {_unlike(state)} those before: an index of {distance:.3f} against the nearest of "
+        f"them, one rhythm ago or all of the last, bound {bound:g}."
+    )
+    return Finding(state, "psi", distance, bound, text)
 
 
 def _unlike(state: str) -> str:

@@ -30,7 +30,6 @@ Aside = Literal[
     "no_feature",
     "unknown_feature",
     "sample",
-    "too_large",
     "offsets",
 ]
 ASIDES: Final[tuple[Aside, ...]] = get_args(Aside)

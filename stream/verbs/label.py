@@ -6,7 +6,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,9 @@ from stream.verbs.invocation import Invocation, count, example, passed
 if TYPE_CHECKING:
     from stream.publish import Row
     from stream.settings import Settings
+
+#: How far two machines' clocks, or an analyst's idea of the time zone, may differ.
+AHEAD_MS: Final = 86_400_000
 
 
 @click.command(
@@ -84,11 +87,14 @@ def _time_ms(at: str | None) -> int:
     from stream.errors import UsageError
     from stream.times import BAD_TIME, TimeReader
 
+    now_ms = time.time_ns() // 1_000_000
     if at is None:
-        return time.time_ns() // 1_000_000
+        return now_ms
     found = TimeReader().one(at)
     if found == BAD_TIME or found < 0:
         raise UsageError(f"--time takes a time such as 2026-01-05T10:00:00Z, not {at}.")
+    if found > now_ms + AHEAD_MS:
+        raise UsageError(f"--time says when it became known, and {at} is yet to come.")
     return found
 
 

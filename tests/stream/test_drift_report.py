@@ -243,6 +243,10 @@ def test_quality_is_that_of_the_labels_that_came_by_model_and_segment(log, known
     assert {one.segment: one.events for one in segments} == {"DE": 200, "FR": 200}
     assert sum(one.frauds + one.honest for one in found.labels) == 401
     assert "review recall" in drift_page(found)
+    assert any("400 of its 400 labelled decisions are younger than quality.delay (7d)" in one for one in found.unknown)
+    patient = load_settings(None, {}, {**log.overrides, "quality.delay": "1m"})
+    unknown = log.report(known, settings=patient).unknown
+    assert not any("younger than quality.delay" in one for one in unknown)
 
 
 def test_several_models_are_each_compared_with_their_own_reference_and_one_unknown_is_named(log, known):
@@ -280,7 +284,7 @@ def test_a_missing_topic_of_labels_is_said_and_a_missing_topic_of_telemetry_is_a
     unknown = log.report(known, settings=settings).unknown
     assert any(one.startswith("How good the decisions were: The topic nowhere") for one in unknown)
     settings = load_settings(None, {}, {**log.overrides, "topics.telemetry": "nowhere"})
-    with pytest.raises(StartupError, match="The topic nowhere cannot be read"):
+    with pytest.raises(StartupError, match=r"The topic nowhere cannot be read .* `fraudstream topics create`"):
         log.report(known, settings=settings)
 
 

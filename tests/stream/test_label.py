@@ -89,6 +89,7 @@ def test_a_file_is_published_and_rows_that_are_no_labels_are_set_aside(joined, l
             ["t-1", "--fraud", "--user", "u", "--time", "noon"],
             "--time takes a time such as 2026-01-05T10:00:00Z, not noon.",
         ),
+        (["t-1", "--fraud", "--user", "u", "--time", "9000-01-01T00:00:00Z"], "is yet to come."),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence, tmp_path, monkeypatch):
@@ -119,6 +120,16 @@ def test_every_kind_of_file_gives_the_same_labels(tmp_path):
     assert [json.loads(row.value) for row in read[0]] == [
         row | {"transaction_id": str(row["transaction_id"])} for row in rows
     ]
+
+
+def test_seconds_for_milliseconds_are_told_apart_before_such_labels_expire_unseen(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        f"transaction_id,user_id,is_fraud,label_time\na,u,1,{NOW_MS // 1000}\nb,u,0,{NOW_MS}"
+    )
+    refused = []
+    read = list(read_labels(tmp_path / "a.csv", LabelColumns(), 0, lambda *one: refused.append(one)))
+    assert [json.loads(row.value)["transaction_id"] for row in read] == ["b"]
+    assert [(row, "give milliseconds, not seconds" in why) for row, why, _ in refused] == [(1, True)]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import logging
 import re
 import subprocess
 
+import msgspec
 import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from faust.types.auth import SASLMechanism
@@ -12,9 +13,12 @@ from prometheus_client import generate_latest
 
 from models.quality_rows import Decided
 from models.quality_watch import QualitySnapshot, QualityWatch
-from monitor_log import Story, telemetry
+from monitor_log import Story, labelled, telemetry
 from small_models import promote, small_model
+from stream.drift_period import DriftPeriod
+from stream.drift_quality import LabelsOfPeriod
 from stream.errors import SettingsError
+from stream.labelled_record import decode_labelled, encode_labelled
 from stream.logs import configure
 from stream.monitor_group import OneActive
 from stream.monitor_health import MonitorHealth, MonitorLog, Repeats
@@ -304,6 +308,21 @@ def test_a_joiner_shows_what_it_commits_and_whether_it_joins():
     assert value(metrics, "joiner_live") == 0
     metrics.left()
     assert value(metrics, "joiner_live") is None
+
+
+def test_two_users_may_have_a_payment_of_the_same_id_each():
+    now_ms = 1_700_000_000_000
+    (row,) = labelled("a", Story(start_ms=now_ms, seconds=1), 1)
+    first = decode_labelled(row.value)
+    state = MonitorState(settings(), References(settings()))
+    period = DriftPeriod(now_ms, now_ms + 10_000, lambda _: None)
+    report = LabelsOfPeriod(period)
+    for user in ("u-1", "u-2"):
+        one = msgspec.structs.replace(first, user_id=user)
+        state.labelled(encode_labelled(one), now_ms)
+        report.add(one, now_ms)
+    assert state.quality.pending == 2
+    assert len(report) == 2
 
 
 def test_when_the_last_label_came_is_known_again_after_reading_back_and_never_goes_back():

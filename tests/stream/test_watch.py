@@ -346,8 +346,8 @@ def broken(record, **changes):
         ("unknown_feature", lambda record: broken(record, features={**record.features, "new": Counts([1], 0)})),
         ("sample", lambda record: broken(record, sample=Sample([[1.0]], [0.5], [1]))),
         ("sample", lambda record: broken(record, sample=Sample(record.sample.features, [], []))),
-        ("too_large", lambda record: broken(record, score=Counts([1 << 70] * len(record.score.counts)))),
         ("offsets", lambda record: broken(record, offsets={"x": [(1, 2)], "0": [(9, 3)]})),
+        ("offsets", lambda record: broken(record, offsets={"9" * 5_000: [(1, 2)]})),
         ("ahead", lambda record: broken(record, interval=record.interval * 2)),
     ],
 )
@@ -359,6 +359,28 @@ def test_telemetry_that_fits_nothing_is_counted_by_reason_and_raises_nothing(rea
     watched, alerts = run([(decode_telemetry(encode_telemetry(record)), at_ms) for record, at_ms in stream])
     assert [alert for alert in alerts if alert.signal != "telemetry_uncovered"] == []
     assert watched.snapshot().totals.set_aside[reason] > 40
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"events": 10**400},
+        {"sequence": 10**400},
+        {"interval": 1 << 60},
+        {"features": {"amount": Counts([1 << 62] * 4)}},
+        {"score": Counts([1, 2], 1 << 70)},
+        {"segments": {"DE": {"approve": (1 << 63) - 1}}},
+        {"offsets": {"0": [(0, 1 << 63)]}},
+        {"sample": Sample([[1e39]], [0.5], [1])},
+        {"dropped": 1 << 64},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_numbers_that_no_worker_counts_to_are_refused_before_they_can_overflow_anything(change):
+    """Such a record would end the monitor, and meet it again at every start."""
+    (record, _), *_ = TelemetryStream(intervals=1)
+    with pytest.raises(msgspec.ValidationError):
+        decode_telemetry(encode_telemetry(broken(record, **change)))
 
 
 def test_an_interval_far_ahead_is_called_ahead_also_where_its_record_moves_the_clock_on():

@@ -9,9 +9,11 @@ import pytest
 from stream.alert_record import Alert
 from stream.telemetry_record import Telemetry
 from stream.watch_alerts import AlertBook, Cause
+from stream.watch_comparison import Vectors, compare
+from stream.watch_findings import mix_finding, subject_findings
 from stream.watch_mix import DecisionMix
-from stream.watch_panes import WINDOW_PANES, Times
-from watched_traffic import DRIFT, START_MS
+from stream.watch_panes import WINDOW_PANES, Layout, Times
+from watched_traffic import DRIFT, REFERENCE, START_MS
 
 TIMES = Times.of(DRIFT.window, DRIFT.rhythm)
 
@@ -112,3 +114,14 @@ def test_one_stolen_card_on_a_thin_night_is_no_other_mix_and_the_same_shares_of_
     mix.add(record(counted(14)), rhythm)
     alerts = mix.compare((rhythm + 1) * TIMES.pane_ms, AlertBook(1))
     assert [alert.signal for alert in alerts if not alert.segment] == raised
+
+
+def test_what_ends_an_alert_does_not_say_that_it_goes_on():
+    said = mix_finding("", 0.003, 0.05, 0.75, judged=True, sure=True)
+    assert (said.state, "unlike" in said.text) == ("well", False)
+    assert "unlike" in mix_finding("DE", 0.3, 0.05, 0.75, judged=True, sure=True).text
+    layout = Layout(REFERENCE)
+    (figures, *_) = compare(layout, Vectors(layout.reference, layout.reference, None), DRIFT, set())
+    texts = {signal: finding.text for signal, finding in subject_findings("amount", figures, DRIFT)}
+    assert texts["detector_drift"].startswith("The feature amount is back: ")
+    assert "unlike" not in texts["feature_drift"]

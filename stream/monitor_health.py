@@ -78,6 +78,9 @@ class MonitorLog(MonitorObserver):
         self._told_at: dict[tuple[str, str], float] = {}
         self._untold: dict[tuple[str, str], int] = {}
 
+    def kept_too_short(self, sentence: str) -> None:
+        _tell("short_retention", sentence, logging.WARNING)
+
     def standby(self) -> None:
         _tell("standby", "another monitor of the group is active, and this one waits", logging.WARNING)
 

@@ -257,7 +257,8 @@ class Monitor:
                 self._observer.raised(alert)
 
     def _look_around(self) -> None:
-        check_topics(self._settings, self._bootstrap)
+        for sentence in check_topics(self._settings, self._bootstrap):
+            self._observer.kept_too_short(sentence)
         with LogReader(self._settings, self._bootstrap) as reader:
             for topic, memory_ms in self._memory_ms.items():
                 low, high = reader.range(topic)

@@ -14,6 +14,9 @@ class MonitorObserver(JoinerObserver):
     def turned(self) -> None:
         """The loop has gone round, which it does about once a second."""
 
+    def kept_too_short(self, sentence: str) -> None:
+        """A topic deletes what a restart would need; looked at once, at the start."""
+
     def standby(self) -> None:
         """Another monitor of the group holds the topics."""
 

@@ -27,7 +27,10 @@ from stream.monitor_observer import MonitorObserver, MonitorObservers
 from stream.monitor_references import References
 from stream.monitor_security import faust_credentials, unreached
 from stream.monitor_state import MonitorState
+from stream.monitor_topics import kept_too_short
 from stream.settings import load_settings
+from stream.topic_check import TopicState
+from stream.topics import plan_topics, plan_watch_topics
 from stream.watch_panes import SCORE
 from stream.watch_snapshot import CoverageState, ModelState, SubjectState, Totals, WatchSnapshot
 
@@ -308,6 +311,24 @@ def test_a_joiner_shows_what_it_commits_and_whether_it_joins():
     assert value(metrics, "joiner_live") == 0
     metrics.left()
     assert value(metrics, "joiner_live") is None
+
+
+def test_a_topic_that_deletes_what_a_restart_needs_is_a_sentence_with_what_to_set():
+    week_ms, given = 7 * 86_400_000, settings()
+    planned = {plan.name: plan.config for plan in (*plan_topics(given, 3), *plan_watch_topics(given, 3))}
+    roles = ("decisions", "labels", "labelled", "telemetry")
+
+    def told(config):
+        return list(kept_too_short(given, {role: TopicState(role, config=config(role)) for role in roles}))
+
+    assert told(planned.get) == told(lambda _: None) == told(lambda _: {"retention.ms": "-1"}) == []
+    decisions, labels, labelled = told(lambda _: {"retention.ms": str(week_ms)})
+    assert "topics.labels" in labels
+    assert "topics.labelled" in labelled
+    assert decisions == (
+        "The topic decisions (topics.decisions) keeps records for 7d and labels.retention asks for 120d, so a lost "
+        "label index could not be read again whole: set its retention.ms to at least 10368000000."
+    )
 
 
 def test_two_users_may_have_a_payment_of_the_same_id_each():

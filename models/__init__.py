@@ -82,6 +82,7 @@ __all__ = [
     "shap",
     "shap_bank",
     "shap_kernel",
+    "strongest_kernel",
     "svg",
     "tensor_engine",
     "tensor_graph",

@@ -4,13 +4,13 @@
 # ruff: noqa: PLC0415
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from stream.verbs.invocation import Invocation, example, passed
+from stream.verbs.invocation import Invocation, Number, example, passed
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -46,12 +46,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="What scores.",
 )
-@click.option(
-    "--review-cost", type=click.FloatRange(0), metavar="N", default=3.0, show_default=True, help="Price of one review."
-)
+@click.option("--review-cost", type=Number(0), metavar="N", default=3.0, show_default=True, help="Price of one review.")
 @click.option(
     "--decline-cost",
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="N",
     default=20.0,
     show_default=True,
@@ -196,10 +194,11 @@ def _compare(invocation: Invocation, data: Path, options: dict[str, Any]) -> Non
 
 
 def _period(first_day: datetime | None, last_day: datetime | None) -> "Period":
+    from models.folds import DAY_MS
     from stream.labelled import ALWAYS, Period
 
     begins = ALWAYS.from_ms if first_day is None else _ms(first_day)
-    ends = ALWAYS.until_ms if last_day is None else _ms(last_day + timedelta(days=1))
+    ends = ALWAYS.until_ms if last_day is None else _ms(last_day) + DAY_MS
     if ends <= begins:
         raise click.UsageError("--until must not lie before --from.")
     return Period(begins, ends)

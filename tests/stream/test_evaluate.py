@@ -259,6 +259,8 @@ def test_the_handbooks_protocol_compares_five_models(tmp_path, command):
             "--until must not lie before --from.",
         ),
         (["--protocol", "handbook", "--from", "2024-01-01", "there.csv"], "leave out --from and --until"),
+        (["there", "there.csv", "--review-cost", "nan"], "nan is no finite number."),
+        (["there", "there.csv", "--until", "9999-12-31"], "There is no model there"),
     ],
 )
 def test_wrong_use_is_one_sentence_with_exit_code_2(command, args, words):

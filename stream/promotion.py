@@ -212,6 +212,8 @@ class Office:
         return done
 
     def _appoint(self, version: Version, rival: Version | None, by: str, at: int) -> None:
+        if rival:
+            self._leave_chain(version, rival)
         tags = {"approved_by": by, "promoted_at": str(at)}
         self.registry.tag(version, tags | ({REPLACED_TAG: rival.name} if rival else {}))
         if rival:
@@ -219,6 +221,18 @@ class Office:
         if CHALLENGER in version.aliases:
             self.registry.point(CHALLENGER, None)
         self.registry.point(CHAMPION, version)
+
+    def _leave_chain(self, version: Version, rival: Version) -> None:
+        """Take a version that returns out of the champions before `rival`: rolling back would else go in circles."""
+        known = {one.name: one for one in self.registry.versions()}
+        at = rival
+        for _ in known:
+            before = at.tags.get(REPLACED_TAG, "")
+            if before == version.name:
+                self.registry.tag(at, {REPLACED_TAG: version.tags.get(REPLACED_TAG, "")})
+            if before == version.name or before not in known:
+                return
+            at = known[before]
 
     def _judge(
         self,

@@ -33,6 +33,7 @@ from stream.feature_sets import chosen_feature_set
 from stream.judged import Judged, declared_gate, disturbances, feature_set_gate, opponent, read_held
 from stream.registry import CHALLENGER, CHAMPION, HOLDOUT_FILE, PREVIOUS, Registry, Version, register_files
 from stream.registry_directory import Entry, Versions
+from stream.scoring import engine_of_models
 from stream.settings import Settings
 from stream.sources import Pointer
 
@@ -316,7 +317,7 @@ def promoter(settings: Settings) -> Office:
         Versions(Path(settings.registry.directory)),
         settings.state_spec(),
         Bounds(**gates),
-        settings.model.engine if settings.model.engine != "constant" else "auto",
+        engine_of_models(settings),
         chosen_feature_set(settings) if settings.state.feature_set else None,
     )
 

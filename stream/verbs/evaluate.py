@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--engine",
     type=click.Choice(["auto", "forest", "onnx", "gpu"]),
-    default="auto",
-    show_default=True,
-    help="What scores.",
+    help="What scores.  [default: model.engine]",
 )
 @click.option("--review-cost", type=Number(0), metavar="N", default=3.0, show_default=True, help="Price of one review.")
 @click.option(
@@ -124,11 +122,12 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
     from stream.files import count_rows
     from stream.progress import counting
     from stream.report_files import ReportFiles
+    from stream.scoring import engine_of_models
     from stream.versions import named_bundle
 
     files = ReportFiles(options["output"], options["json_file"], data)
     bands, period = _bands(options["amount_bands"]), _period(options["first_day"], options["last_day"])
-    settings = invocation.settings()
+    settings = invocation.settings({"model.engine": options["engine"]})
 
     def plan(bundle: "Bundle") -> "Plan":
         return Plan(
@@ -149,7 +148,7 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
         now_ms=time.time_ns() // 1_000_000,
         rows=count_rows(data),
         progress=counting,
-        engine=options["engine"],
+        engine=engine_of_models(settings),
         period=period,
         bands=bands,
     )

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from models.boosting import FITTERS, Parameters
 from models.bootstrap import RESAMPLES, Estimate, intervals
-from models.errors import EvaluationError
+from models.errors import EvaluationError, TrainingError
 from models.evaluation import ModelFigures
 from models.evaluation_cards import CARDS_A_DAY, CardPrecision
 from models.evaluation_ranking import Ranking
@@ -115,12 +115,20 @@ def compare(
 ) -> Comparison:
     """Train and judge every model for each first training day (YYYY-MM-DD, UTC); progress is told the runs done.
 
-    Raises EvaluationError where the history does not cover a run, TrainingError where its week cannot be learned from.
+    Raises EvaluationError where the history does not cover a run, or its week cannot be learned from.
     """
     splits = [_covered(history, start, protocol) for start in starts]
     runs = []
     for start, split in zip(starts, splits, strict=True):
-        scores = _scores(history, split, seed, threads)
+        try:
+            scores = _scores(history, split, seed, threads)
+        except TrainingError as error:
+            # What it says to change are settings of `train`, which the protocol fixes.
+            why = str(error).partition(";")[0].rstrip(".")
+            raise EvaluationError(
+                f"The {protocol.train_days} days from {start} cannot be learned from: {why}; choose another first "
+                f"training day, or give a file with more frauds."
+            ) from error
         labels, learned = history.labels[split.test], history.labels[split.train]
         users, times = history.users[split.test], history.times_ms[split.test]
         models = {

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from models.bundle import Bundle, open_bundle
 from models.ensemble import load_engine
+from models.errors import ModelError
 from models.reasons import Explainer
 from stream.currencies import money_of
 from stream.currency_search import find_currency
@@ -120,9 +121,9 @@ def _not_found(settings: Settings, wanted: Wanted) -> str:
 
 
 def find_bundle(version: str, given: Bundle | None, candidates: Iterable[Path]) -> Bundle:
-    """Step 3: return the bundle of this version: the one given, where one is, else the first candidate's.
+    """Step 3: return the bundle of this version: the one given, where one is, else the first sound candidate.
 
-    Raises UsageError where it is not at hand or another version's, ModelError where it cannot be trusted.
+    Raises UsageError where it is not at hand or another version's, ModelError where none of it can be trusted.
     """
     if given is not None:
         if given.version != version:
@@ -131,10 +132,17 @@ def find_bundle(version: str, given: Bundle | None, candidates: Iterable[Path]) 
                 f"directory of that version to --model."
             )
         return given
-    places = list(candidates)
-    for place in places:
-        if place.is_dir() and (bundle := open_bundle(place)).version == version:
+    places, damaged = list(candidates), None
+    for place in filter(Path.is_dir, places):
+        try:
+            bundle = open_bundle(place)
+        except ModelError as error:
+            damaged = damaged or error
+            continue
+        if bundle.version == version:
             return bundle
+    if damaged:
+        raise damaged
     raise UsageError(
         f"The decision was made by model {version}, which is not at hand: put its bundle at {places[0]}, or give its "
         f"directory to --model."

@@ -33,6 +33,7 @@ from stream.feature_sets import chosen_feature_set
 from stream.judged import Judged, declared_gate, disturbances, feature_set_gate, opponent, read_held
 from stream.registry import CHALLENGER, CHAMPION, HOLDOUT_FILE, PREVIOUS, Registry, Version, register_files
 from stream.registry_directory import Entry, Versions
+from stream.scoring import engine_of_models
 from stream.settings import Settings
 from stream.sources import Pointer
 
@@ -212,6 +213,8 @@ class Office:
         return done
 
     def _appoint(self, version: Version, rival: Version | None, by: str, at: int) -> None:
+        if rival:
+            self._leave_chain(version, rival)
         tags = {"approved_by": by, "promoted_at": str(at)}
         self.registry.tag(version, tags | ({REPLACED_TAG: rival.name} if rival else {}))
         if rival:
@@ -219,6 +222,18 @@ class Office:
         if CHALLENGER in version.aliases:
             self.registry.point(CHALLENGER, None)
         self.registry.point(CHAMPION, version)
+
+    def _leave_chain(self, version: Version, rival: Version) -> None:
+        """Take a version that returns out of the champions before `rival`: rolling back would else go in circles."""
+        known = {one.name: one for one in self.registry.versions()}
+        at = rival
+        for _ in known:
+            before = at.tags.get(REPLACED_TAG, "")
+            if before == version.name:
+                self.registry.tag(at, {REPLACED_TAG: version.tags.get(REPLACED_TAG, "")})
+            if before == version.name or before not in known:
+                return
+            at = known[before]
 
     def _judge(
         self,
@@ -302,7 +317,7 @@ def promoter(settings: Settings) -> Office:
         Versions(Path(settings.registry.directory)),
         settings.state_spec(),
         Bounds(**gates),
-        settings.model.engine if settings.model.engine != "constant" else "auto",
+        engine_of_models(settings),
         chosen_feature_set(settings) if settings.state.feature_set else None,
     )
 

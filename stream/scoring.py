@@ -21,7 +21,7 @@ from stream.sources import DirectorySource, Pointer
 from stream.telemetry_record import reference_hash
 from stream.versions import current_bundle, current_pointer
 
-__all__ = ["First", "Scoring", "first_model", "load_scoring", "open_model", "prove"]
+__all__ = ["First", "Scoring", "engine_of_models", "first_model", "load_scoring", "open_model", "prove"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ def load_scoring(settings: Settings) -> Scoring:
         constant = ConstantJudge(settings.model.constant_score)
         return Scoring(chosen_feature_set(settings), constant, "constant", "constant")
     return prove(settings, current_bundle(settings))
+
+
+def engine_of_models(settings: Settings) -> str:
+    """Return the engine that a worker with these settings runs a model on; with a constant score it runs none."""
+    return "auto" if settings.model.engine == "constant" else settings.model.engine
 
 
 def first_model(settings: Settings) -> First:

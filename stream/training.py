@@ -74,6 +74,8 @@ def check_target(directory: Path) -> None:
         raise UsageError(f"There is already something at {directory}: choose another directory with -o.")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
+        # As the bundle will be written: an hour's training must not end at a folder that takes none.
+        tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent).cleanup()
     except OSError as error:
         raise UsageError(f"{directory} cannot be written ({error.strerror}): choose another directory.") from error
 

@@ -4,13 +4,13 @@
 # ruff: noqa: PLC0415
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from stream.verbs.invocation import Invocation, example, passed
+from stream.verbs.invocation import Invocation, Number, example, passed
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -42,16 +42,12 @@ if TYPE_CHECKING:
 @click.option(
     "--engine",
     type=click.Choice(["auto", "forest", "onnx", "gpu"]),
-    default="auto",
-    show_default=True,
-    help="What scores.",
+    help="What scores.  [default: model.engine]",
 )
-@click.option(
-    "--review-cost", type=click.FloatRange(0), metavar="N", default=3.0, show_default=True, help="Price of one review."
-)
+@click.option("--review-cost", type=Number(0), metavar="N", default=3.0, show_default=True, help="Price of one review.")
 @click.option(
     "--decline-cost",
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="N",
     default=20.0,
     show_default=True,
@@ -126,11 +122,12 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
     from stream.files import count_rows
     from stream.progress import counting
     from stream.report_files import ReportFiles
+    from stream.scoring import engine_of_models
     from stream.versions import named_bundle
 
     files = ReportFiles(options["output"], options["json_file"], data)
     bands, period = _bands(options["amount_bands"]), _period(options["first_day"], options["last_day"])
-    settings = invocation.settings()
+    settings = invocation.settings({"model.engine": options["engine"]})
 
     def plan(bundle: "Bundle") -> "Plan":
         return Plan(
@@ -151,7 +148,7 @@ def _evaluate(invocation: Invocation, model: str, data: Path, options: dict[str,
         now_ms=time.time_ns() // 1_000_000,
         rows=count_rows(data),
         progress=counting,
-        engine=options["engine"],
+        engine=engine_of_models(settings),
         period=period,
         bands=bands,
     )
@@ -196,10 +193,11 @@ def _compare(invocation: Invocation, data: Path, options: dict[str, Any]) -> Non
 
 
 def _period(first_day: datetime | None, last_day: datetime | None) -> "Period":
+    from models.folds import DAY_MS
     from stream.labelled import ALWAYS, Period
 
     begins = ALWAYS.from_ms if first_day is None else _ms(first_day)
-    ends = ALWAYS.until_ms if last_day is None else _ms(last_day + timedelta(days=1))
+    ends = ALWAYS.until_ms if last_day is None else _ms(last_day) + DAY_MS
     if ends <= begins:
         raise click.UsageError("--until must not lie before --from.")
     return Period(begins, ends)

@@ -3,6 +3,7 @@
 # Imported when it runs, so that --help is fast.
 # ruff: noqa: PLC0415
 
+import math
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -17,7 +18,10 @@ import click
 if TYPE_CHECKING:
     from stream.settings import Settings
 
-__all__ = ["Invocation", "count", "example", "passed", "read_assignment"]
+__all__ = ["LONGEST_DAYS", "Invocation", "Number", "count", "example", "passed", "read_assignment"]
+
+#: A century, which no history is longer than: what is more would leave the range of times.
+LONGEST_DAYS: Final = 36_525
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,17 @@ class Invocation:
             )
         check_properties(settings)
         return settings
+
+
+class Number(click.FloatRange):
+    """A number within bounds; click's own lets "nan" through, which lies within none, and where open infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or end with a sentence."""
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return found
 
 
 passed: Final[Callable[..., Any]] = click.make_pass_decorator(Invocation)

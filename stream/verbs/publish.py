@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stream.verbs.invocation import Invocation, count, example, passed
+from stream.verbs.invocation import Invocation, Number, count, example, passed
 
 if TYPE_CHECKING:
     from confluent_kafka import Producer
@@ -27,12 +27,8 @@ if TYPE_CHECKING:
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--topic", help="Topic to publish to.  [default: topics.transactions]")
-@click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Transactions a second.  [default: no limit]"
-)
-@click.option(
-    "--speed", type=click.FloatRange(0, min_open=True), metavar="N", help="Event time times this, instead of a rate."
-)
+@click.option("--rate", type=Number(0, min_open=True), metavar="N", help="Transactions a second.  [default: no limit]")
+@click.option("--speed", type=Number(0, min_open=True), metavar="N", help="Event time times this, instead of a rate.")
 @passed
 def publish(invocation: Invocation, file: Path, topic: str | None, rate: float | None, speed: float | None) -> None:
     """Publish a FILE of transactions (CSV, Parquet, JSON lines).

@@ -40,12 +40,12 @@ def score(invocation: Invocation, file: Path, model: str | None, output: Path, e
     from stream.files import count_rows
     from stream.progress import counting
     from stream.score import score_file
-    from stream.scoring import open_model
+    from stream.scoring import engine_of_models, open_model
     from stream.versions import current_bundle, named_bundle
 
     settings = invocation.settings({"model.engine": engine})
     bundle, feature_set = open_model(named_bundle(model, settings) if model else current_bundle(settings))
-    loaded = load_engine(bundle, settings.model.engine)
+    loaded = load_engine(bundle, engine_of_models(settings))
     spec = settings.state_spec()
     spec.check(feature_set)
     with counting("scoring", count_rows(file)) as progress:

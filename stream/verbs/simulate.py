@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from stream.verbs.invocation import Invocation, count, example, passed
+from stream.verbs.invocation import LONGEST_DAYS, Invocation, Number, count, example, passed
 from stream.verbs.publish import send
 
 if TYPE_CHECKING:
@@ -43,15 +43,13 @@ Kinds of drift, and their usual strength:
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A .jsonl, .csv or .parquet.")
 @click.option("--topic", help="Publish to this topic instead.")
-@click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="With --topic: transactions a second."
-)
+@click.option("--rate", type=Number(0, min_open=True), metavar="N", help="With --topic: transactions a second.")
 @click.option("--events", type=click.IntRange(1), metavar="N", default=100_000, show_default=True, help="Payments.")
 @click.option("--users", type=click.IntRange(1), metavar="N", default=1_000, show_default=True, help="Cardholders.")
 @click.option("--merchants", type=click.IntRange(1), metavar="N", default=500, show_default=True, help="Merchants.")
 @click.option(
     "--days",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, LONGEST_DAYS, min_open=True),
     metavar="N",
     default=30.0,
     show_default=True,
@@ -66,10 +64,10 @@ Kinds of drift, and their usual strength:
     help="First day.",
 )
 @click.option(
-    "--fraud-rate", type=click.FloatRange(0, 0.5), metavar="N", default=0.01, show_default=True, help="Share of frauds."
+    "--fraud-rate", type=Number(0, 0.5), metavar="N", default=0.01, show_default=True, help="Share of frauds."
 )
 @click.option(
-    "--zipf", type=click.FloatRange(0), metavar="N", default=0.0, show_default=True, help="Exponent of users' activity."
+    "--zipf", type=Number(0), metavar="N", default=0.0, show_default=True, help="Exponent of users' activity."
 )
 @click.option(
     "--seed",
@@ -81,7 +79,7 @@ Kinds of drift, and their usual strength:
 )
 @click.option(
     "--weekend",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     metavar="N",
     default=1.0,
     show_default=True,

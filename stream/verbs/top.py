@@ -5,7 +5,7 @@
 
 import click
 
-from stream.verbs.invocation import example
+from stream.verbs.invocation import Number, example
 
 
 @click.command(
@@ -13,9 +13,7 @@ from stream.verbs.invocation import example
 )
 @click.argument("workers", nargs=-1, metavar="[HOST:PORT]...")
 @click.option("--url", "urls", multiple=True, help="The same as an argument; repeatable.  [default: 127.0.0.1:9108]")
-@click.option(
-    "--interval", type=click.FloatRange(0.1, 3600), metavar="N", default=1.0, show_default=True, help="Seconds."
-)
+@click.option("--interval", type=Number(0.1, 3600), metavar="N", default=1.0, show_default=True, help="Seconds.")
 def top(workers: tuple[str, ...], urls: tuple[str, ...], interval: float) -> None:
     """Show speed, lag, latency and decisions of the workers, live.
 

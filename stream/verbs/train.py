@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stream.verbs.invocation import Invocation, count, example, passed
+from stream.verbs.invocation import LONGEST_DAYS, Invocation, Number, count, example, passed
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--holdout-days",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, LONGEST_DAYS, min_open=True),
     default=7.0,
     show_default=True,
     metavar="N",
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--label-delay-days",
-    type=click.FloatRange(0),
+    type=Number(0, LONGEST_DAYS),
     default=7.0,
     show_default=True,
     metavar="N",

@@ -115,6 +115,14 @@ def test_the_handbooks_weeks_are_seven_days_each():
     assert (HANDBOOK.train_days, HANDBOOK.delay_days, HANDBOOK.test_days, HANDBOOK.days) == (7, 7, 7, 21)
 
 
+def test_a_week_with_too_few_frauds_is_one_sentence_about_what_can_be_chosen():
+    rows = [(day, user, user == day % 20) for day in range(7) for user in range(20)]
+    with pytest.raises(EvaluationError, match=r"The 2 days from 1970-01-01 cannot be learned from: Fold 1") as caught:
+        compare(history(rows), ["1970-01-01"], protocol=SMALL)
+    assert str(caught.value).endswith("; choose another first training day, or give a file with more frauds.")
+    assert "fewer folds" not in str(caught.value)
+
+
 def test_every_model_learns_from_the_whole_week():
     x, labels, _ = drawn(3_000)
     rows = np.arange(len(x))

@@ -104,6 +104,17 @@ def test_rolling_back_walks_back_through_the_champions_without_gates(made, setti
     assert aliases(office) == {"champion": second, "previous": first}
 
 
+def test_rolling_back_twice_never_puts_back_what_was_rolled_back_from(made, settings, office):
+    """promoted:  a, b, a        rolled back:  to b, and then there is none before it"""
+    first, second = register(made / "a", None, settings), register(made / "b", None, settings)
+    for name in (first, second, first):
+        office.promote(name, "Ada")
+    assert office.rollback("Bob").version == second
+    assert aliases(office) == {"champion": second}
+    with pytest.raises(UsageError, match="first champion"):
+        office.rollback("Bob")
+
+
 def test_a_crash_before_the_pointer_is_mended_by_promoting_again(made, settings, office, monkeypatch):
     first, second = register(made / "a", None, settings), register(made / "b", None, settings)
     office.promote(first, "Ada")

@@ -1,6 +1,7 @@
 """`fraudstream evaluate`: a file's labels, features and segments reach the figures, and mistakes get one sentence."""
 
 import json
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -259,6 +260,8 @@ def test_the_handbooks_protocol_compares_five_models(tmp_path, command):
             "--until must not lie before --from.",
         ),
         (["--protocol", "handbook", "--from", "2024-01-01", "there.csv"], "leave out --from and --until"),
+        (["there", "there.csv", "--review-cost", "nan"], "nan is no finite number."),
+        (["there", "there.csv", "--until", "9999-12-31"], "There is no model there"),
     ],
 )
 def test_wrong_use_is_one_sentence_with_exit_code_2(command, args, words):
@@ -315,3 +318,16 @@ def test_the_verb_imports_what_it_needs_only_when_it_runs():
     code = "import sys, stream.worker, stream.app, stream.line; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "engine"), [("onnx", (), "onnx"), ("onnx", ("--engine", "forest"), "forest")]
+)
+def test_what_scores_is_what_a_worker_would_score_with_unless_it_is_named(
+    tmp_path, monkeypatch, model_bundle, settings, options, engine
+):
+    data = lines(tmp_path / "d.jsonl", map(payment, range(60)))
+    monkeypatch.chdir(tmp_path)
+    args = ["--set", f"model.engine={settings}", "evaluate", model_bundle, data, "--resamples", 2, *options]
+    done = CliRunner().invoke(fraudstream, [str(arg) for arg in args], catch_exceptions=False)
+    assert re.search(rf"engine +{engine}\n", done.output)

@@ -1,6 +1,7 @@
 """A decision is found in the logs, computed again to the bit by the model that made it, and explained."""
 
 import math
+import shutil
 from contextlib import chdir
 from dataclasses import replace
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from line_output import LineTopics
 from line_thread import line_settings, threaded_crew
 from models.bundle import open_bundle
 from models.ensemble import load_engine
+from models.errors import BundleError
 from models.forest import parse_lightgbm, parse_xgboost
 from models.manifest import ONNX
 from models.onnx_graph import ensemble_graph
@@ -223,6 +225,14 @@ def test_the_bundle_is_found_by_its_version(registry):
     given = open_bundle(registry / "v2")
     assert find_bundle("v2", given, []) is given
     assert find_bundle("v2", None, [registry / "gone", registry / "v1", registry / "v2"]).version == "v2"
+
+
+def test_a_damaged_copy_hides_no_sound_one_and_is_named_where_there_is_no_other(registry, tmp_path):
+    shutil.copytree(registry / "v1", tmp_path / "v1")
+    (tmp_path / "v1" / "xgboost.json").write_text("{}")
+    assert find_bundle("v1", None, [tmp_path / "v1", registry / "v1"]).directory == registry / "v1"
+    with pytest.raises(BundleError, match=r"altered: xgboost\.json does not match its checksum"):
+        find_bundle("v1", None, [tmp_path / "v1", registry / "v2"])
 
 
 def test_a_version_that_is_not_at_hand_is_one_sentence_that_says_where_it_goes(registry):

@@ -158,6 +158,17 @@ def test_without_a_model_named_the_one_that_workers_take_scores(tmp_path, paymen
     assert f"scored by {pointer.version} on the engine" in done.stdout
 
 
+def test_a_model_s_scores_are_its_own_where_workers_give_a_constant_one(tmp_path, payments, model_bundle, monkeypatch):
+    """What stands under a version's name must be what that version says."""
+    monkeypatch.chdir(tmp_path)
+    args = ["--set", "model.engine=constant", "score", payments, "--model", model_bundle, "-o", "s.parquet"]
+    done = CliRunner().invoke(fraudstream, [str(arg) for arg in args], catch_exceptions=False)
+    assert done.exit_code == 0
+    found = pq.read_table("s.parquet")
+    assert set(found["engine"].to_pylist()) == {"forest"}
+    assert len(set(found["score"].to_pylist())) > 10
+
+
 def test_reasons_are_tried_before_the_first_event_is_held(model_bundle, monkeypatch):
     explained = []
     monkeypatch.setattr(Explainer, "top", lambda _, x: explained.append(len(x)))

@@ -209,8 +209,12 @@ def test_a_column_that_the_mapping_names_and_the_file_lacks_is_one_sentence(trai
         (("--from-log", "--label", "x"), "--label goes with a HISTORY file"),
         (("h.csv", "--decline-rate", "0.5"), "The rates must satisfy 0 < decline <= review < 1"),
         (("h.csv", "--folds", "0"), "is not in the range"),
+        (("h.csv", "--holdout-days", "nan"), "nan is no finite number."),
+        (("h.csv", "--holdout-days", "1e300"), "is not in the range"),
+        (("h.csv", "--label-delay-days", "inf"), "is not in the range"),
         (("h.csv", "-o", "there"), "There is already something at there: choose another directory with -o."),
         (("h.csv", "-o", "h.csv/bundle"), "h.csv/bundle cannot be written"),
+        (("h.csv", "-o", "/dev/fd/bundle"), "/dev/fd/bundle cannot be written"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_code_2(folder, monkeypatch, capsys, args, says):

@@ -236,7 +236,12 @@ class Watch:
         return alerts
 
     def _begin_anew(self, now_ms: int) -> None:
-        """The stream's time went back: what was counted lies in its future. Alerts stay until they are judged again."""
+        """The stream's time went back: what was counted lies in its future. Alerts stay until they are judged again.
+
+        The log may have begun with a record of a time to come: nothing would be judged until then.
+        """
+        self.judge_from_ms = min(self.judge_from_ms, self.reading_from(now_ms))
+        self._book.judge_from_ms = self.judge_from_ms
         self._intervals.reopen(now_ms)
         self._models.clear()
         self._mix = DecisionMix(self._drift, self._times, self._max_segments)

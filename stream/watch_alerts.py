@@ -45,7 +45,7 @@ class AlertBook:
     """
 
     def __init__(self, persistence: int, already: Iterable[Alert] = (), judge_from_ms: int = 0) -> None:
-        self._persistence, self._judge_from_ms = persistence, judge_from_ms
+        self._persistence, self.judge_from_ms = persistence, judge_from_ms
         self.open = {_cause(alert): alert for alert in already}
         self._wrong: dict[Cause, deque[int]] = {}
         self._well: dict[Cause, int] = {}
@@ -57,17 +57,17 @@ class AlertBook:
             wrong = self._wrong.setdefault(cause, deque(maxlen=needed))
             wrong.append(at_ms)
             self._well.pop(cause, None)
-            if len(wrong) >= needed and cause not in self.open and at_ms >= self._judge_from_ms:
+            if len(wrong) >= needed and cause not in self.open and at_ms >= self.judge_from_ms:
                 return [self._raise(cause, finding, wrong[0], at_ms)]
             return []
         self._wrong.pop(cause, None)
         if finding.state != "well":
             self._well.pop(cause, None)
             return []
-        if cause not in self.open and at_ms >= self._judge_from_ms:
+        if cause not in self.open and at_ms >= self.judge_from_ms:
             return []
         self._well[cause] = min(self._well.get(cause, 0) + 1, needed)
-        if self._well[cause] >= needed and at_ms >= self._judge_from_ms:
+        if self._well[cause] >= needed and at_ms >= self.judge_from_ms:
             return [self._clear(cause, finding, at_ms)]
         return []
 
@@ -75,7 +75,7 @@ class AlertBook:
         """Clear an alert whose cause is gone, such as a model that scores no longer; nothing where none is open."""
         self._wrong.pop(cause, None)
         self._well.pop(cause, None)
-        if cause not in self.open or at_ms < self._judge_from_ms:
+        if cause not in self.open or at_ms < self.judge_from_ms:
             return []
         return [self._clear(cause, Finding("well", self.open[cause].statistic, None, None, text), at_ms)]
 

@@ -20,6 +20,7 @@ from stream.drift_quality import LabelsOfPeriod
 from stream.errors import SettingsError
 from stream.labelled_record import decode_labelled, encode_labelled
 from stream.logs import configure
+from stream.monitor_alerts import GIVE_UP_SECS, WAIT_SECS
 from stream.monitor_group import OneActive
 from stream.monitor_health import MonitorHealth, MonitorLog, Repeats
 from stream.monitor_metrics import MonitorMetrics
@@ -178,7 +179,9 @@ def test_health_says_why_and_when_the_loop_is_stuck():
     assert health.unready() == health.unready() | {"topic": "telemetry", "records": 2_000, "of": 50_000}
     health.caught_up(None)
     assert health.unready() is None
-    clock.now += 121
+    clock.now += GIVE_UP_SECS + 3 * WAIT_SECS  # alerts that wait for a broker are no stuck loop
+    assert health.unhealthy() is None
+    clock.now += 31
     assert health.unhealthy()["reason"] == "the loop is stuck"
     health.turned()
     assert health.unhealthy() is None

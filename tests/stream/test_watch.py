@@ -10,6 +10,7 @@ from river.drift import ADWIN, PageHinkley
 
 from models.drift_detectors import DetectorPlan
 from models.histograms import reference, render_histograms
+from stream import watch_clock
 from stream.alert_record import decode_alert, encode_alert
 from stream.telemetry_record import Counts, Sample, decode_telemetry, encode_telemetry, reference_hash
 from stream.watch import Watch, memory_ms, open_alerts
@@ -407,6 +408,18 @@ def test_a_worker_whose_clock_is_years_ahead_disturbs_nobody():
     assert alerts == expected
     assert stirred.snapshot().models == calm.snapshot().models
     assert stirred.snapshot().totals.set_aside["ahead"] == 200
+
+
+def test_a_log_that_begins_with_a_time_to_come_is_judged_once_that_is_disbelieved(monkeypatch):
+    """What lies before was deleted, so the watch waits until its memory is full: as counted from a true time."""
+    monkeypatch.setattr(watch_clock, "VOTES_BACK", 50)
+    far = 70 * 365 * 86_400_000
+    (first, at_ms), *others = TelemetryStream(intervals=720, workers=1, change=inflated(650))
+    astray = broken(first, interval=first.interval + far // INTERVAL_MS, offsets={}), at_ms + far
+    memory = memory_ms(DRIFT, MONITOR)
+    watched, alerts = run([astray, *others], watch(judge_from_ms=astray[1] + memory))
+    assert ("raised", "feature_drift", "amount") in said(alerts)
+    assert watched.judge_from_ms == at(50) + memory
 
 
 def test_after_a_silent_weekend_the_clock_moves_on_and_nothing_is_raised():

@@ -302,6 +302,18 @@ def test_what_detectors_find_in_the_score_is_counted_where_it_began_at_0():
     assert value(metrics, "detector_alarms_total", detector="kswin", subject=SCORE) is None
 
 
+def test_every_figure_that_an_alert_of_drift_rests_on_is_shown():
+    one = SubjectState(9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, psi_past=0.8, psi_long=0.9, missing=0.05)
+    model = ModelState("a", 9, {"amount": one}, dataclasses.replace(one, psi_long=None), {})
+    metrics = MonitorMetrics()
+    metrics.caught_up(WatchSnapshot(1_000, True, ("w",), {"a": model}, (), {}, {}, (), Totals()))
+    names = ("psi", "past_psi", "long_psi", "js", "kl", "superiority", "reference_missing_ratio", "missing_ratio")
+    shown = [value(metrics, f"drift_{name}", model="a", feature="amount") for name in names]
+    assert shown == [0.1, 0.8, 0.9, 0.2, 0.3, 0.7, 0.0, 0.05]
+    assert value(metrics, "score_past_psi", model="a") == 0.8
+    assert value(metrics, "score_long_psi", model="a") is None, "no rhythm is whole yet"
+
+
 def test_a_joiner_shows_what_it_commits_and_whether_it_joins():
     metrics = MonitorMetrics()
     assert (value(metrics, "joiner_commits_total"), value(metrics, "joiner_live")) == (0, None)

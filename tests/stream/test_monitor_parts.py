@@ -336,6 +336,8 @@ def test_a_topic_that_deletes_what_a_restart_needs_is_a_sentence_with_what_to_se
     def told(config):
         return list(kept_too_short(given, {role: TopicState(role, config=config(role)) for role in roles}))
 
+    # Of quality's clock, which never goes back; telemetry has a clock that disbelieves what jumps.
+    assert planned["labelled"]["message.timestamp.type"] == "LogAppendTime"
     assert told(planned.get) == told(lambda _: None) == told(lambda _: {"retention.ms": "-1"}) == []
     decisions, labels, labelled = told(lambda _: {"retention.ms": str(week_ms)})
     assert "topics.labels" in labels

@@ -16,6 +16,7 @@ from models.meta import MetaModel
 from models.onnx_graph import INPUT, MARGINS, SCORE
 from models.onnx_session import session_options
 from models.shap import Contributions
+from models.strongest_kernel import strongest
 from models.tensor_engine import OnnxGpuEngine
 
 
@@ -138,7 +139,8 @@ def warm() -> None:
     for stumps in (1, MAX_BYTE_THRESHOLDS + 1):
         forest = _stumps(stumps)
         ForestEngine(forest, forest, MetaModel(0.0, 0.5, 0.5)).score(x)
-        Contributions(forest).of(x)
+        parts = Contributions(forest).of(x)
+    strongest(parts, parts, (0.5, 0.5), np.empty((1, 1), np.int64), np.empty((1, 1)))
 
 
 def _stumps(n: int) -> Forest:

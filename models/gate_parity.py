@@ -25,14 +25,12 @@ from models.errors import EngineError, NoCudaError
 from models.forest import Forest, parse_lightgbm, parse_xgboost
 from models.forest_engine import ForestMargins
 from models.gate import Gate
+from models.self_check import MAX_LOG_ODDS_APART, MAX_SCORE_APART
 from models.tensor_engine import CPU, CUDA, TensorEngine
 
 SEED = 20_250_103
 HOLDOUT_ROWS = 2_000
 EDGE_ROWS = 2_000
-MAX_LOG_ODDS_APART = 1e-5
-# Half an ULP of a float32 close to 1, once for each engine's rounding, on top of what the log-odds may differ.
-MAX_SCORE_APART = MAX_LOG_ODDS_APART / 4 + 2.0**-23
 
 GPU = "gpu"  # as the settings call the engine
 EXACT_BITS = 53

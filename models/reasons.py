@@ -5,7 +5,8 @@ splits a forest's margin into one part a feature and a bias, as the libraries' o
 meta-model is linear in the margins, so the weighted parts add up to the log-odds of the score.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -16,6 +17,9 @@ from models.errors import BundleError
 from models.forest import Forest, parse_lightgbm, parse_xgboost
 from models.sentences import Money, in_minor_units
 from models.shap import Contributions
+from models.strongest_kernel import strongest
+
+R = TypeVar("R")
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -39,7 +43,7 @@ class Explainer:
         Raises BundleError when one cannot be read or takes other features.
         """
         self._names = bundle.feature_names
-        self._sentences = bundle.sentences
+        self._sayings = [bundle.sentences[name].saying(name) for name in self._names]
         forests = forests or (parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm))
         for forest in forests:
             if forest.n_features != len(self._names):
@@ -66,15 +70,28 @@ class Explainer:
         Features without any part in the score are left out; among equals the first declared comes first. money: how
         each row's amounts are said; without it, in minor units.
         """
-        contributions = self.contributions(x)
-        order = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :n]
+        return self.told(Reason, x, n, money)
+
+    def told(
+        self,
+        reason: Callable[[str, float, float, str], R],
+        x: npt.NDArray[np.float32],
+        n: int = 3,
+        money: Sequence[Money] = (),
+    ) -> list[list[R]]:
+        """Return what `top` does, each made of its feature, contribution, value and text by `reason`."""
+        columns, parts = np.empty((len(x), n), np.int64), np.empty((len(x), n), np.float64)
+        first, second = (part.of(x) for part in self._parts)
+        strongest(first, second, self._weights, columns, parts)
+        values = x[np.arange(len(x))[:, None], columns]
+        names, sayings = self._names, self._sayings
         return [
-            [self._reason(column, parts[column], row[column], say) for column in columns if parts[column] != 0.0]
-            for columns, parts, row, say in zip(
-                order.tolist(), contributions.tolist(), x.tolist(), money or [in_minor_units] * len(x), strict=True
+            [
+                reason(names[column], part, value, sayings[column](value, say))
+                for column, part, value in zip(*told, strict=True)
+                if part != 0.0
+            ]
+            for *told, say in zip(
+                columns.tolist(), parts.tolist(), values.tolist(), money or [in_minor_units] * len(x), strict=True
             )
         ]
-
-    def _reason(self, column: int, contribution: float, value: float, money: Money) -> Reason:
-        feature = self._names[column]
-        return Reason(feature, contribution, value, self._sentences[feature].fill(feature, value, money))

@@ -14,10 +14,12 @@ from models.ensemble import Engine, OnnxEngine, forest_engine
 from models.errors import EngineError, ModelError
 from models.forest import Forest
 
-__all__ = ["TOLERANCE", "awkward_rows", "check_engine"]
+__all__ = ["MAX_LOG_ODDS_APART", "MAX_SCORE_APART", "awkward_rows", "check_engine"]
 
-#: Between engines, in log-odds: one adds up float32, the other float64.
-TOLERANCE: Final = 1e-5
+#: Between engines: one adds up float32, the other float64.
+MAX_LOG_ODDS_APART: Final = 1e-5
+#: Half an ULP of a float32 close to 1, once for each engine's rounding, on top of what the log-odds may differ.
+MAX_SCORE_APART: Final = MAX_LOG_ODDS_APART / 4 + 2.0**-23
 ROWS: Final = 512
 SEED: Final = 20_260_105
 #: Batches whose scores must be those of the whole; an engine may take other paths for few rows and for many.
@@ -25,7 +27,7 @@ SIZES: Final = (1, 7, 128)
 SPECIAL: Final = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-40, 3.4e38, -3.4e38], np.float32)
 
 
-class _Marginal(Protocol):
+class _Marginal(Engine, Protocol):
     def margins(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
         """Return the base models' log-odds [n, 2]."""
 
@@ -52,7 +54,8 @@ def awkward_rows(forests: tuple[Forest, Forest], n: int = ROWS, seed: int = SEED
 def check_engine(bundle: Bundle, engine: Engine, forests: tuple[Forest, Forest]) -> None:
     """Raise ModelError unless the engine agrees with the other one, and each score is the same in other batches.
 
-    Log-odds may differ by `TOLERANCE`. An engine without log-odds of its own is compared by nothing but its repetition.
+    Log-odds and scores may differ by the bounds above: the log-odds are the base models', the scores are what decides.
+    An engine without log-odds of its own is compared by its scores.
     """
     x = awkward_rows(forests)
     scores = engine.score(x)
@@ -60,13 +63,21 @@ def check_engine(bundle: Bundle, engine: Engine, forests: tuple[Forest, Forest])
         raise ModelError(f"The engine {engine.name} gives scores of {bundle.version} that are no probabilities.")
     _check_batches(bundle, engine, x, scores)
     other = _other(bundle, engine, forests)
-    if other is None or not hasattr(engine, "margins"):
+    if other is None:
         return
-    apart = float(np.abs(engine.margins(x) - other.margins(x)).max())
-    if not apart <= TOLERANCE:
+    if hasattr(engine, "margins"):
+        _check_apart(bundle, "log-odds", engine.margins(x), other.margins(x), MAX_LOG_ODDS_APART)
+    _check_apart(bundle, "scores", scores, other.score(x), MAX_SCORE_APART)
+
+
+def _check_apart(
+    bundle: Bundle, what: str, one: npt.NDArray[np.floating], other: npt.NDArray[np.floating], most: float
+) -> None:
+    apart = float(np.abs(one.astype(np.float64) - other).max())
+    if not apart <= most:
         raise ModelError(
-            f"The engines do not agree on {bundle.version}: their log-odds are up to {apart:.3g} apart, and "
-            f"{TOLERANCE:g} is allowed; train it again, or choose another engine."
+            f"The engines do not agree on {bundle.version}: their {what} are up to {apart:.3g} apart, and {most:.3g} "
+            f"is allowed; train it again, or choose another engine."
         )
 
 

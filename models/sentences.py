@@ -12,12 +12,13 @@ from models.errors import BundleError
 MAX_LENGTH = 200
 # A bundle's sentence is data from elsewhere: only the value may stand in it, in a format that can do no harm
 # (a width of a billion would).
-MONEY = "{money}"
 FORMAT = re.compile(r",?(\.[0-9])?[fge%]?")
 
 
 #: Says an amount of minor units for people.
 Money = Callable[[float], str]
+#: Says a value of one feature.
+Saying = Callable[[float, Money], str]
 
 
 def in_minor_units(minor: float) -> str:
@@ -39,10 +40,34 @@ class Sentence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def fill(self, feature: str, value: float, money: Money = in_minor_units) -> str:
         """Return the sentence for one value of the feature; money says it where it is an amount."""
-        if math.isnan(value):
-            return self.text_nan or f"nothing known yet for {feature.replace('_', ' ')}"
-        text = self.text_zero if value == 0.0 and self.text_zero else self.text
-        return text.format(money=money(value)) if MONEY in text else text.format(value=value)
+        return self.saying(feature)(value, money)
+
+    def saying(self, feature: str) -> Saying:
+        """Return what says any value of the feature: the texts, which passed check_sentence, are taken apart once."""
+        unknown = self.text_nan or f"nothing known yet for {feature.replace('_', ' ')}"
+        usual = _saying(self.text)
+        zero = _saying(self.text_zero) if self.text_zero else usual
+
+        def say(value: float, money: Money) -> str:
+            if math.isnan(value):
+                return unknown
+            return usual(value, money) if value else zero(value, money)
+
+        return say
+
+
+def _saying(text: str) -> Saying:
+    """Return what puts a value into a text that holds it at most once."""
+    parts = list(Formatter().parse(text))
+    literals = [literal for literal, *_ in parts]
+    at = next((i for i, (_, name, *_) in enumerate(parts) if name is not None), len(parts) - 1)
+    head, tail = "".join(literals[: at + 1]), "".join(literals[at + 1 :])
+    name, spec = parts[at][1:3] if parts else (None, None)
+    if name is None:
+        return lambda _value, _money: head
+    if name == "money":
+        return lambda value, money: f"{head}{money(value)}{tail}"
+    return lambda value, _money: f"{head}{format(value, spec or '')}{tail}"
 
 
 def check_sentence(feature: str, sentence: Sentence) -> None:

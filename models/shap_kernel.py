@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.jit import aligned, entry, piece, section
+from models.jit import aligned, entry, piece
 from models.lanes_kernel import WIDTH, below, choose, fused, load, mask, minus, splat, store, times, unknown
 from models.shap_bank import (
     ABOVE,
@@ -101,7 +101,7 @@ def contributions(x: F32, nodes_: Arrays, trees_: Arrays, work_: Arrays, out: F6
                 out[first + i, f] = work.total[i // WIDTH, f, i % WIDTH]
 
 
-@section
+@piece
 def read(rows: F32, work: ShapWork) -> None:
     """Turn the rows on their side, block by block; lanes without a row repeat what was there."""
     for i in range(rows.shape[0]):
@@ -115,7 +115,7 @@ def read(rows: F32, work: ShapWork) -> None:
                 work.total[block, f, i] = 0.0
 
 
-@section
+@piece
 def add_up(work: ShapWork, blocks: int) -> None:
     """Bring the contributions of a few trees to the rest."""
     for block in range(blocks):
@@ -126,7 +126,7 @@ def add_up(work: ShapWork, blocks: int) -> None:
                 part[f, i] = np.float32(0.0)
 
 
-@section
+@piece
 def spread(trees: ShapTrees, t: int, slots: int, below_: F32) -> None:
     """Write the tree's leaves beside an inner node into every lane."""
     first = np.uint64(slots * (trees.weight.shape[0] - 1))
@@ -135,7 +135,7 @@ def spread(trees: ShapTrees, t: int, slots: int, below_: F32) -> None:
         store(below_, (first + np.uint64(i)) * LANES, splat(leaves[i]))
 
 
-@section
+@piece
 def explain_tree(nodes: ShapNodes, trees: ShapTrees, t: int, work: ShapWork, block: int) -> None:
     """Add one tree's contributions for one block of rows to `work.part`."""
     first, last, points = trees.starts[t], trees.starts[t + 1], trees.points[t]
@@ -168,10 +168,10 @@ def explain_tree(nodes: ShapNodes, trees: ShapTrees, t: int, work: ShapWork, blo
         many(tree, inner, points, work, part)
 
 
-@section
+@piece
 def answer(tree: ShapNodes, width: int, values: F32, missing: U16, work: ShapWork) -> None:
     """Write d of every node: by how much more than its share the left child gets, 0 where the feature failed above."""
-    none = splat(np.float32(0.0))
+    none, all_ = splat(np.float32(0.0)), splat(np.float32(1.0))
     for n in range(tree.ints.shape[0] // INTS):
         feature, above = np.uint64(whole(tree, n, FEATURE)), np.uint64(whole(tree, n, ABOVE))
         less = below(load(values, feature), splat(real(tree, width, n, THRESHOLD)))
@@ -179,8 +179,7 @@ def answer(tree: ShapNodes, width: int, values: F32, missing: U16, work: ShapWor
         held = work.held[above] & (work.left[above] ^ np.uint16(whole(tree, n, ABOVE_RIGHT)))
         slot = np.uint64(n + 1)
         work.left[slot], work.held[slot] = left, held
-        share = real(tree, width, n, SHARE)
-        more = choose(mask(left), splat(np.float32(1.0) - share), splat(-share))
+        more = minus(choose(mask(left), all_, none), splat(real(tree, width, n, SHARE)))
         store(work.more, slot * LANES, choose(mask(held), more, none))
 
 
@@ -202,7 +201,7 @@ def passes(unrolled: int) -> Callable[..., None]:
     With the number known, a node's loop over its points is straight code and its sums stay in registers.
     """
 
-    @section
+    @piece
     def climb(tree: ShapNodes, inner: int, points: int, work: ShapWork) -> None:
         """Write U of every node but the root, from the leaves up; the first `inner` nodes have no two leaves."""
         count = unrolled or points
@@ -227,7 +226,7 @@ def passes(unrolled: int) -> Callable[..., None]:
                 ratio = fused(splat(real(tree, width, n, FLOATS + q)), more, share)
                 store(work.below, at * stride + np.uint64(q) * LANES, fused(ratio, minus(left, right), right))
 
-    @section
+    @piece
     def descend(tree: ShapNodes, inner: int, points: int, work: ShapWork, part: F32) -> None:
         """Hand P down from the root and add every node's contribution."""
         count = unrolled or points
@@ -262,7 +261,7 @@ def passes(unrolled: int) -> Callable[..., None]:
             feature = np.uint64(whole(tree, n, FEATURE))
             store(part, feature, fused(load(work.more, at * LANES), total, load(part, feature)))
 
-    @section
+    @piece
     def up_and_down(tree: ShapNodes, inner: int, points: int, work: ShapWork, part: F32) -> None:
         climb(tree, inner, points, work)
         descend(tree, inner, points, work, part)

@@ -16,6 +16,7 @@ import click
 from models.errors import ModelError
 from state.errors import FeatureSetError, StateError
 from stream.errors import FraudstreamError
+from stream.interrupts import keeping_interrupts
 from stream.verbs.backfill import backfill
 from stream.verbs.demo import demo
 from stream.verbs.doctor import doctor
@@ -107,12 +108,13 @@ def main() -> NoReturn:
     # Without a handler of its own, Python prints warnings of the Kafka client between our lines.
     logging.getLogger("fraudstream").addHandler(logging.NullHandler())
     try:
-        code = fraudstream.main(prog_name="fraudstream", standalone_mode=False)
+        with keeping_interrupts():
+            code = fraudstream.main(prog_name="fraudstream", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         _show(error)
         sys.exit(error.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         _end("Interrupted.", FAILED)
     except BrokenPipeError:
         # Whoever read our output has enough of it. What is left in the buffer must not be tried again at exit.

@@ -21,6 +21,9 @@ FLAG_NAMES: Final = ("late", "duplicate", "conflict", "truncated")
 #: How a document without any begins to say its reasons.
 NO_REASONS: Final = b'"reasons":[]'
 
+#: Writes reasons as they are: the encoder of the rest would first make a mapping of each.
+_said: Final = msgspec.json.Encoder().encode
+
 
 class Reason(Struct, frozen=True):
     """One feature that moved this score."""
@@ -85,8 +88,7 @@ class DecisionEncoder:
         rest.update(np.flatnonzero(~decoded.plain).tolist())
         for row in reasons.keys() - rest:
             # The texts before it need no escape, so none holds a quote: its first place is the only one.
-            said = orjson.dumps(reasons[row], _plain, orjson.OPT_SERIALIZE_NUMPY)
-            values[row] = values[row].replace(NO_REASONS, NO_REASONS[:-2] + said, 1)
+            values[row] = values[row].replace(NO_REASONS, NO_REASONS[:-2] + _said(reasons[row]), 1)
         for row in sorted(rest):
             alone, why = decoded.rows(slice(row, row + 1)), reasons.get(row, ())
             values[row] = self._one(alone, scores[row], outcomes[row], flags[row], why, scored_at_ms)
@@ -155,7 +157,7 @@ class DecisionEncoder:
             "model": self._model,
             "engine": self._engine,
             "feature_set": self._feature_set,
-            "reasons": reasons,
+            "reasons": orjson.Fragment(_said(reasons)),
             "flags": self._flags[flags & 15],
             "segment": decoded.segments[0],
             "event_time": int(decoded.events.time_ms[0]),
@@ -165,10 +167,4 @@ class DecisionEncoder:
         }
         if traceparent := decoded.traceparents[0]:
             document["traceparent"] = traceparent
-        return orjson.dumps(document, _plain, orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _plain(reason: Any) -> Any:
-    if isinstance(reason, Struct):
-        return msgspec.structs.asdict(reason)
-    raise TypeError(type(reason).__name__)
+        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)

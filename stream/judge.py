@@ -8,7 +8,6 @@ import numpy.typing as npt
 from models.ensemble import ConstantEngine, Engine
 from models.policy import APPROVE, OUTCOMES, Thresholds
 from models.reasons import Explainer
-from models.reasons import Reason as Moved
 from stream.currencies import money_of
 from stream.decision import Reason
 from stream.line import Verdicts
@@ -36,8 +35,9 @@ class EnsembleJudge:
         reasons: dict[int, Sequence[Reason]] = {}
         if held.size:
             money = [money_of(code) for code in currencies[held].tolist()]
-            tops = self._explainer.top(features[held], REASONS, money)
-            reasons = {row: [_published(why) for why in top] for row, top in zip(held.tolist(), tops, strict=True)}
+            reasons = dict(
+                zip(held.tolist(), self._explainer.told(_published, features[held], REASONS, money), strict=True)
+            )
         return Verdicts(scores, outcomes, reasons)
 
 
@@ -54,6 +54,6 @@ class ConstantJudge:
         return Verdicts(self._engine.score(features), np.full(len(features), APPROVE, np.uint8), {})
 
 
-def _published(why: Moved) -> Reason:
+def _published(feature: str, contribution: float, _value: float, text: str) -> Reason:
     """Leave out the raw value: the sentence says it in words."""
-    return Reason(why.feature, why.contribution, why.text)
+    return Reason(feature, contribution, text)

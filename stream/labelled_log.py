@@ -11,7 +11,8 @@ only one left.
 The last label of a transaction wins: the latest label_time, of equals the later record. A transaction without a label
 counts as honest once it is older than the label delay. Whatever is younger is left out, labelled or not: of such days
 only the frauds found early are known, and learned or judged on they would seem to be nearly all fraud. "Older" is
-measured from the newest moment that the logs themselves name, so that the same logs give the same rows.
+measured from the newest moment that the logs themselves name, so that the same logs give the same rows; what a label
+says of its own time counts up to the time of its record.
 """
 
 from collections import Counter
@@ -158,11 +159,17 @@ def _labels(chunks: Iterator[list[Message]], refused_path: Path, refused: Counte
                 _refuse(refused_path, message, str(error))
                 continue
             # A transaction's labels need not share a partition: the record's own time decides between equals.
-            ranked = (label.label_time, message.timestamp()[1], message.offset(), label)
+            at_ms = message.timestamp()[1]
+            ranked = (label.label_time, at_ms, message.offset(), _known_by(label, at_ms))
             before = found.get(label.key)
             if before is None or before[:3] <= ranked[:3]:
                 found[label.key] = ranked
     return {key: ranked[3] for key, ranked in found.items()}
+
+
+def _known_by(label: Label, at_ms: int) -> Label:
+    """Return the label, known when it was written at the latest: from a time to come no payment's age is measured."""
+    return label if label.label_time <= at_ms else msgspec.structs.replace(label, label_time=at_ms)
 
 
 def _refuse(path: Path, message: Message, why: str) -> None:

@@ -15,8 +15,8 @@ from stream.watch_snapshot import WatchSnapshot
 
 __all__ = ["MonitorHealth", "MonitorLog", "Repeats"]
 
-#: Alerts wait for a broker that is away: GIVE_UP_SECS of them, and three answers of 30 s that began before its end.
-#: Nothing else holds the loop up for longer than the seconds that figures of a million labels take.
+#: Alerts wait for a broker that is away: monitor_alerts.GIVE_UP_SECS, and three answers of 30 s that began before its
+#: end. Nothing else holds the loop up for longer than the seconds that figures of a million labels take.
 STUCK_SECS: Final = 240.0
 #: One line for the same thing in so many seconds.
 REPEAT_SECS: Final = 60.0

@@ -177,7 +177,9 @@ class Office:
         tell: Callable[[str], object],
     ) -> Promotion:
         present = self.in_office()
-        if present and present.name == version.name and (challenger or CHAMPION in version.aliases):
+        # Without a pointer no worker follows the alias' version: then promoting it finishes what was begun.
+        appointed = CHAMPION in version.aliases and self.versions.pointer() is not None
+        if present and present.name == version.name and (challenger or appointed):
             raise UsageError(f"{version.name} is the champion already")
         rival = present if present and present.name != version.name else None
         # Steps 1 and 2

@@ -37,6 +37,7 @@ def models() -> None:
     """Register, judge, promote and roll back model versions.
 
     The registry is MLflow's (registry.uri); bundles lie in registry.directory, whose champion.json workers follow.
+    VERSION is a version's name or its number, as fraudstream models list shows them.
     """
 
 
@@ -151,7 +152,7 @@ def promote(
     _tell(done, challenger)
 
 
-@models.command(epilog=example("fraudstream models thresholds 3f0c --review 0.2 --decline 0.7 --approve Ada"))
+@models.command(epilog=example("fraudstream models thresholds 2 --review 0.2 --decline 0.7 --approve Ada"))
 @click.argument("version")
 @click.option("--review", type=float, required=True, metavar="SCORE", help="Scores from here on go to review.")
 @click.option("--decline", type=float, required=True, metavar="SCORE", help="Scores from here on are declined.")

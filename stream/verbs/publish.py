@@ -60,6 +60,7 @@ def send(rows: "Iterable[Row]", total: int | None, settings: "Settings", topic: 
     from confluent_kafka import Producer
 
     from stream.clients import publisher_config
+    from stream.interrupts import keeping_interrupts
     from stream.progress import counting
     from stream.publish import publish
 
@@ -67,7 +68,7 @@ def send(rows: "Iterable[Row]", total: int | None, settings: "Settings", topic: 
     taken = _Taken(rows)
     started = time.monotonic()
     try:
-        with counting(f"publishing to {topic}", total) as progress:
+        with keeping_interrupts(), counting(f"publishing to {topic}", total) as progress:
             published = publish(taken, producer, topic, pacing, progress=progress)
     except KeyboardInterrupt:
         _interrupted(producer, taken.count, topic)

@@ -6,7 +6,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,11 +17,28 @@ if TYPE_CHECKING:
     from stream.publish import Row
 
 
+# After the mark \b click leaves lines as they are.
+DRIFTS: Final = """\b
+Kinds of drift, and their usual strength:
+  inflation   1.5   amounts times as high
+  trend       1.25  amounts grow by this factor each week
+  countries   0.25  share of payments that move to rare countries
+  fraud       0.01  share of payments that become a fraud no model has seen
+  no-device   1     share of payments that lose device_id
+  no-country  1     share of payments that lose country
+"""
+
+
 @click.command(
-    epilog=example(
-        "fraudstream simulate -o history.parquet --events 200000 --users 5000",
-        "fraudstream simulate --topic transactions --rate 500",
-        "fraudstream simulate -o drifted.parquet --drift inflation:1.5@20",
+    epilog="\n".join(
+        [
+            DRIFTS,
+            example(
+                "fraudstream simulate -o history.parquet --events 200000 --days 60",
+                "fraudstream simulate --topic transactions --rate 500",
+                "fraudstream simulate -o drifted.parquet --drift inflation:1.5@20",
+            ),
+        ]
     )
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A .jsonl, .csv or .parquet.")
@@ -95,18 +112,9 @@ def simulate(
     label_file: Path | None,
     **size: Any,
 ) -> None:
-    r"""Simulate cardholders, merchants and several kinds of fraud.
+    """Simulate cardholders, merchants and several kinds of fraud.
 
     A file holds the labels too (is_fraud, fraud_pattern); a topic gets the transactions alone.
-
-    \b
-    Kinds of drift, and their usual strength:
-      inflation   1.5   amounts times as high
-      trend       1.25  amounts grow by this factor each week
-      countries   0.25  share of payments that move to rare countries
-      fraud       0.01  share of payments that become a fraud no model has seen
-      no-device   1     share of payments that lose device_id
-      no-country  1     share of payments that lose country
     """
     if (output is None) == (topic is None):
         raise click.UsageError("Give --output or --topic, one of the two.")

@@ -10,6 +10,7 @@ import xgboost
 from models.ensemble import OnnxEngine
 from models.errors import BundleError
 from models.reasons import Explainer
+from models.strongest_kernel import strongest
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,15 @@ def test_a_model_that_cannot_be_read_is_an_error_of_ours(bundle, file):
 def test_forests_of_another_width_are_refused(bundle):
     with pytest.raises(BundleError, match="takes 6 features, but its manifest names 5"):
         Explainer(replace(bundle, feature_names=bundle.feature_names[:-1]))
+
+
+def test_among_equals_the_first_declared_is_stronger_whatever_its_sign():
+    parts = np.array([[1.0, -3.0, 2.0, 3.0, -2.0, 0.0], [0.0, 0.0, 0.0, -1.0, 0.0, 0.0]])
+    columns, found = np.empty((2, 4), np.int64), np.empty((2, 4))
+    strongest(parts, parts, (0.25, 0.75), columns, found)
+    assert columns[0].tolist() == [1, 3, 2, 4]
+    assert found.tolist() == [[-3.0, 3.0, 2.0, -2.0], [-1.0, 0.0, 0.0, 0.0]]
+
+
+def test_more_reasons_than_features_are_the_features(explainer, x):
+    assert explainer.top(x[:5], n=9) == explainer.top(x[:5], n=6)

@@ -79,3 +79,11 @@ def test_amounts_are_said_in_major_units_with_their_currency_where_it_is_known()
     assert in_major_units(123_456) == "1,234.56"
     assert in_major_units(123_456, 0, "JPY") == "123,456 JPY"
     assert in_major_units(-5, 3, "KWD") == "-0.005 KWD"
+
+
+@pytest.mark.parametrize(
+    "text", ["{value}", "{{a}} {value:,.1f} {{b}} c", "{{value}}", "}}{value:.0%}{{", "x", "{value:g}"]
+)
+def test_a_sentence_taken_apart_says_what_the_format_says(text):
+    for value in (1234.5, -0.25, 1e30, float("inf")):
+        assert Sentence(text).fill("f", value) == text.format(value=value)

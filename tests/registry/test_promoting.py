@@ -123,6 +123,21 @@ def test_a_crash_before_the_pointer_is_mended_by_promoting_again(made, settings,
     assert office.rollback("Ada").version == first
 
 
+def test_a_first_promotion_that_lost_its_pointer_is_mended_by_promoting_again(made, settings, office):
+    """By a crash before the last step, or with the file itself: the registry has a champion that no worker follows."""
+    first, second = register(made / "a", None, settings), register(made / "b", None, settings)
+    office.promote(first, "Ada")
+    Path(settings.directory, "champion.json").unlink()
+    assert office.promote(first, "Ada").version == first
+    assert office.versions.pointer().version == first
+    with pytest.raises(UsageError, match="first champion"):
+        office.rollback("Ada")
+    assert office.promote(second, "Ada").replaced == first
+    Path(settings.directory, "champion.json").unlink()
+    office.promote(second, "Ada")
+    assert office.rollback("Ada").version == first
+
+
 def test_a_champion_that_a_fresh_registry_does_not_know_is_named_with_the_way_back(
     made, settings, office, empty, tmp_path
 ):

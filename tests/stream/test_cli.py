@@ -66,6 +66,7 @@ def test_the_help_of_every_verb_holds_an_example(command, verb):
     assert examples.startswith("    fraudstream ")
     assert all(verb[-1] in line for line in examples.splitlines() if line)
     assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "\\b" not in shown.stdout, "a mark of click's that was not read as one"
 
 
 def test_version_and_module(command):

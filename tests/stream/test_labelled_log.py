@@ -190,6 +190,16 @@ def test_what_is_no_label_is_kept_with_its_reason_and_the_others_go_on(read, tmp
     assert [row["error"] for row in kept] == ["no_label"] * 5
 
 
+def test_a_label_dated_after_its_own_record_makes_no_payment_older(read):
+    """Microseconds in place of milliseconds would make honest all that nobody has had the time to label."""
+    labels = [Message(label(2, True, 1_700_000), at_ms=95), Message(label(3, True, -5), at_ms=96)]
+    rows = read(logged([1, 2, 3, 88, 91]), labels)
+    assert rows.transaction_ids == ["t1", "t2", "t3"]
+    assert rows.labels.tolist() == [0, 1, 0]
+    assert rows.refused == {"no_label": 1, "younger_than_the_label_delay": 2}
+    assert rows.source["known_until_ms"] == 95
+
+
 def test_rows_of_another_feature_set_are_left_out_and_counted(read):
     rows = read([*logged([1, 2, 90]), *logged([3, 4], "another"), Message(b"rubbish")], [])
     assert rows.transaction_ids == ["t1", "t2"]

@@ -563,11 +563,12 @@ class Shifted:
 
     name = "forest"
 
-    def __init__(self, engine, shift=0.0, *, by_batch=False, score=None):
+    def __init__(self, engine, shift=0.0, *, by_batch=False, score=None, times=1.0):
         self._engine, self._shift, self._by_batch, self._score = engine, shift, by_batch, score
+        self._times = np.float32(times)
 
     def score(self, x):
-        scores = self._engine.score(x)
+        scores = self._engine.score(x) * self._times
         if self._score is not None:
             scores[0] = self._score
         return scores * np.float32(1 - 1e-6) if self._by_batch and len(x) < 100 else scores
@@ -598,6 +599,7 @@ def test_an_engine_passes_its_check_and_so_does_the_other(parts):
         ({"by_batch": True}, "in batches of 1: choose another"),
         ({"score": 1.5}, "are no probabilities"),
         ({"score": float("nan")}, "are no probabilities"),
+        ({"times": 0.999}, r"their scores are up to 0\.000\d+ apart"),
     ],
 )
 def test_an_engine_that_is_wrong_fails_its_check(parts, wrong, sentence):

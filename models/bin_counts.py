@@ -65,6 +65,12 @@ class BinCounts:
         return found
 
 
+def warm() -> None:
+    """Compile the kernel that counts, or load it from the cache."""
+    counts = BinCounts(None, (), (1,))
+    counts.add(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), np.zeros(1))
+
+
 def round_up(edges: Sequence[float]) -> F32:
     """Return the smallest float32 at or above each edge: a float32 is at or above both or neither."""
     exact = np.array(edges, np.float64)

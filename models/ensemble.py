@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from models.bin_counts import warm as warm_counts
 from models.bundle import Bundle
 from models.errors import BundleError, EngineError, ModelError
 from models.forest import Forest, parse_lightgbm, parse_xgboost
@@ -129,7 +130,11 @@ def _checked(bundle: Bundle, forests: tuple[Forest, Forest] | None) -> tuple[For
 
 
 def warm() -> None:
-    """Compile the kernels, or load them from the cache: once at installation, so that a worker starts at once."""
+    """Compile the kernels, or load them from the cache: once at installation, so that a worker starts at once.
+
+    Those that count what was scored, for telemetry, too.
+    """
+    warm_counts()
     x = np.zeros((1, 1), np.float32)
     for stumps in (1, MAX_BYTE_THRESHOLDS + 1):
         forest = _stumps(stumps)

@@ -162,13 +162,17 @@ def plan_watch_topics(settings: Settings, partitions: int, *, replicas: int = -1
         shared["min.insync.replicas"] = "2"
     topics, read_back = settings.topics, max(settings.monitor.read_back, TELEMETRY_RETENTION_MS)
     ordered = (
-        (topics.labelled, settings.quality.window + settings.quality.delay + OUTAGE_MS),
-        (topics.telemetry, read_back + OUTAGE_MS),
-        (topics.alerts, ALERTS_RETENTION_MS),
+        # The clock of quality is the newest record's and never goes back: the broker's, for the joiner's may jump.
+        (topics.labelled, settings.quality.window + settings.quality.delay + OUTAGE_MS, "LogAppendTime"),
+        (topics.telemetry, read_back + OUTAGE_MS, "CreateTime"),
+        (topics.alerts, ALERTS_RETENTION_MS, "CreateTime"),
     )
     return [
         TopicPlan(topics.labels, partitions, {**shared, "retention.ms": str(FEATURES_RETENTION_MS)}),
-        *(TopicPlan(name, 1, {**shared, "retention.ms": str(kept)}) for name, kept in ordered),
+        *(
+            TopicPlan(name, 1, {**shared, "retention.ms": str(kept), "message.timestamp.type": stamped})
+            for name, kept, stamped in ordered
+        ),
     ]
 
 

@@ -22,6 +22,16 @@ SCORE: Final = "score"
 
 _OF_SUBJECT: Final[dict[str, tuple[str, Callable[[SubjectState], float | None]]]] = {
     "drift_psi": ("Population stability index against the reference, over drift.window.", lambda one: one.psi),
+    "drift_past_psi": ("The same against one drift.rhythm before.", lambda one: one.psi_past),
+    "drift_long_psi": (
+        "Population stability index of the last whole drift.rhythm against the reference.",
+        lambda one: one.psi_long,
+    ),
+    "drift_kl": ("Kullback-Leibler divergence from the reference, nats.", lambda one: one.kullback_leibler),
+    "drift_superiority": (
+        "Chance that a value of drift.window lies above one of the reference; 0.5 where nothing moved.",
+        lambda one: one.superiority,
+    ),
     "drift_js": ("Jensen-Shannon divergence from the reference, nats.", lambda one: one.jensen_shannon),
     "drift_chi2_p_value": (
         "How likely a difference as large is by chance, by chi-squared over the bins.",
@@ -29,6 +39,7 @@ _OF_SUBJECT: Final[dict[str, tuple[str, Callable[[SubjectState], float | None]]]
     ),
     "drift_ks": ("Kolmogorov-Smirnov distance from the reference, over the bins.", lambda one: one.ks),
     "drift_missing_ratio": ("Share of missing values over drift.window.", lambda one: one.missing),
+    "drift_reference_missing_ratio": ("The same in the reference.", lambda one: one.reference_missing),
     "drift_alarm": ("1 while feature_drift is open for this feature, else 0.", lambda one: one.alarm),
     "missing_alarm": ("1 while feature_missing is open for this feature, else 0.", lambda one: one.missing_alarm),
     "detector_alarm": (
@@ -38,6 +49,11 @@ _OF_SUBJECT: Final[dict[str, tuple[str, Callable[[SubjectState], float | None]]]
 }
 _OF_SCORE: Final[dict[str, tuple[str, Callable[[SubjectState], float | None]]]] = {
     "score_psi": ("The same of the score.", lambda one: one.psi),
+    "score_past_psi": ("The same against one drift.rhythm before.", lambda one: one.psi_past),
+    "score_long_psi": (
+        "Population stability index of the scores of the last whole drift.rhythm.",
+        lambda one: one.psi_long,
+    ),
     "score_drift_alarm": ("1 while score_drift is open, else 0.", lambda one: one.alarm),
 }
 _TOTALS: Final[dict[str, tuple[str, Callable[[Totals], int]]]] = {

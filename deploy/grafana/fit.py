@@ -76,8 +76,12 @@ PANELS: Final = [
     ),
     Panel(
         "How far features have drifted",
-        "Population stability index over drift.window, the six highest. From the line on it counts as drift.",
-        (('topk(6, fraudstream_drift_psi{model=~"$model",feature=~"$feature"})', "{{feature}}"),),
+        "Stability index over drift.window, the six highest, and over the last whole drift.rhythm, the three highest. "
+        "From the line on the one counts as drift, the other from drift.day_psi.",
+        (
+            ('topk(6, fraudstream_drift_psi{model=~"$model",feature=~"$feature"})', "{{feature}}"),
+            ('topk(3, fraudstream_drift_long_psi{model=~"$model",feature=~"$feature"})', "{{feature}}, a whole rhythm"),
+        ),
         width=12,
         steps=(0.2,),
         nothing=NO_EVENTS,

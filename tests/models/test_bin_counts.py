@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from models import bin_counts, ensemble
 from models.bin_counts import BinCounts, round_up
 from models.bin_kernel import ROWS
 from models.histograms import Histogram, Histograms, reference
@@ -92,3 +93,11 @@ def test_after_they_are_taken_counts_begin_at_zero():
 def test_an_edge_rounded_up_divides_all_float32_as_before(edge, value):
     value = np.float32(value)
     assert (value >= round_up([edge])[0]) == (np.float64(value) >= edge)
+
+
+def test_what_is_warmed_at_installation_counts_too(monkeypatch):
+    """Else a worker's first start in a new container compiles it."""
+    called = []
+    monkeypatch.setattr(bin_counts, "count_above", lambda *arguments: called.append(len(arguments)))
+    ensemble.warm()
+    assert called == [8]

@@ -20,6 +20,7 @@ from stream.drift_quality import LabelsOfPeriod
 from stream.errors import SettingsError
 from stream.labelled_record import decode_labelled, encode_labelled
 from stream.logs import configure
+from stream.monitor_alerts import GIVE_UP_SECS, WAIT_SECS
 from stream.monitor_group import OneActive
 from stream.monitor_health import MonitorHealth, MonitorLog, Repeats
 from stream.monitor_metrics import MonitorMetrics
@@ -178,7 +179,9 @@ def test_health_says_why_and_when_the_loop_is_stuck():
     assert health.unready() == health.unready() | {"topic": "telemetry", "records": 2_000, "of": 50_000}
     health.caught_up(None)
     assert health.unready() is None
-    clock.now += 121
+    clock.now += GIVE_UP_SECS + 3 * WAIT_SECS  # alerts that wait for a broker are no stuck loop
+    assert health.unhealthy() is None
+    clock.now += 31
     assert health.unhealthy()["reason"] == "the loop is stuck"
     health.turned()
     assert health.unhealthy() is None
@@ -299,6 +302,18 @@ def test_what_detectors_find_in_the_score_is_counted_where_it_began_at_0():
     assert value(metrics, "detector_alarms_total", detector="kswin", subject=SCORE) is None
 
 
+def test_every_figure_that_an_alert_of_drift_rests_on_is_shown():
+    one = SubjectState(9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, psi_past=0.8, psi_long=0.9, missing=0.05)
+    model = ModelState("a", 9, {"amount": one}, dataclasses.replace(one, psi_long=None), {})
+    metrics = MonitorMetrics()
+    metrics.caught_up(WatchSnapshot(1_000, True, ("w",), {"a": model}, (), {}, {}, (), Totals()))
+    names = ("psi", "past_psi", "long_psi", "js", "kl", "superiority", "reference_missing_ratio", "missing_ratio")
+    shown = [value(metrics, f"drift_{name}", model="a", feature="amount") for name in names]
+    assert shown == [0.1, 0.8, 0.9, 0.2, 0.3, 0.7, 0.0, 0.05]
+    assert value(metrics, "score_past_psi", model="a") == 0.8
+    assert value(metrics, "score_long_psi", model="a") is None, "no rhythm is whole yet"
+
+
 def test_a_joiner_shows_what_it_commits_and_whether_it_joins():
     metrics = MonitorMetrics()
     assert (value(metrics, "joiner_commits_total"), value(metrics, "joiner_live")) == (0, None)
@@ -321,6 +336,8 @@ def test_a_topic_that_deletes_what_a_restart_needs_is_a_sentence_with_what_to_se
     def told(config):
         return list(kept_too_short(given, {role: TopicState(role, config=config(role)) for role in roles}))
 
+    # Of quality's clock, which never goes back; telemetry has a clock that disbelieves what jumps.
+    assert planned["labelled"]["message.timestamp.type"] == "LogAppendTime"
     assert told(planned.get) == told(lambda _: None) == told(lambda _: {"retention.ms": "-1"}) == []
     decisions, labels, labelled = told(lambda _: {"retention.ms": str(week_ms)})
     assert "topics.labels" in labels

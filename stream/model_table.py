@@ -63,8 +63,8 @@ def details(version: Version, path: str) -> Iterator[str]:
     ]
     named = {"manifest_sha256": "manifest", "holdout_sha256": "holdout", "parameters_sha256": "parameters"}
     rows += [(named[key], f"SHA-256 {tags[key][:HASH_DIGITS]}…") for key in named if key in tags]
-    plain = ("feature_set", "thresholds", "parent", "approved_by", "champion.replaced")
-    rows += [(key.replace("_", " "), tags[key]) for key in plain if key in tags]
+    plain = ("feature_set", "thresholds", "parent", "approved_by", "unjudged_accepted_by", "champion.replaced")
+    rows += [(key.replace("_", " "), tags[key]) for key in plain if tags.get(key)]
     if "promoted_at" in tags:
         rows.append(("promoted", _when(int(tags["promoted_at"]))))
     rows += [(key, _short(tags[key])) for key in sorted(tags) if key.startswith(PREFIXES)]

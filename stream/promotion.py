@@ -41,6 +41,8 @@ __all__ = ["Office", "Promotion", "promoter"]
 
 #: The version that was in office before this one.
 REPLACED_TAG: Final = "champion.replaced"
+#: Who answers for gates that could not be judged.
+UNJUDGED_TAG: Final = "unjudged_accepted_by"
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ class Office:
         )
         # Step 3
         self._refuse_failed(entry)
+        self.registry.tag(version, {UNJUDGED_TAG: by if entry.unjudged_accepted else ""})
         # Step 4
         if challenger:
             self.registry.point(CHALLENGER, version)

@@ -15,6 +15,7 @@ from models.gate import Bounds
 from models.manifest import MANIFEST
 from state.features import StateSpec
 from stream.errors import PromotionRefused, RegistryError, UsageError
+from stream.model_table import details
 from stream.registry import Registry, register
 from stream.registry_directory import Versions, manifest_sha256
 from stream.scoring import first_model
@@ -204,6 +205,7 @@ def test_what_cannot_be_judged_is_promoted_only_where_somebody_answers_for_it(ma
         ("refused", False),
         ("promoted", True),
     ]
+    assert ["unjudged", "accepted", "by", "Ada"] in [line.split() for line in details(office.registry.find(name), "")]
 
 
 def test_without_a_holdout_nothing_is_promoted(made, settings, office, tmp_path):

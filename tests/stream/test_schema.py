@@ -98,7 +98,7 @@ def encoded(count: int) -> list[bytes]:
     encoder = DecisionEncoder(["approve", "decline"], "m", "onnx", "f")
     scores = np.linspace(0, 1, count, dtype=np.float32)
     flags = np.arange(count).astype(np.uint8) % 16
-    reasons = {1: [Reason("count_1h", np.float32(0.3), "three payments")]}
+    reasons = {1: [Reason("count_1h", 0.3, "three payments")]}
     return encoder.encode(decoded, scores, np.arange(count).astype(np.uint8) % 2, flags, reasons, hostile.NOW_MS)
 
 

@@ -35,7 +35,8 @@ class Killer(Observer):
         if self._left == 0 and self._signal is None:
             threading.Event().wait()
         elif self._left == 0:
-            os.kill(os.getpid(), self._signal)
+            # To this thread, not to the process: there another thread may take a stop, and this one runs on meanwhile.
+            signal.pthread_kill(threading.get_ident(), self._signal)
 
 
 class Teller(Observer):

@@ -1,6 +1,5 @@
 """The worker as a process: logs, metrics, health checks and signals around the composed line."""
 
-import gc
 import logging
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,7 +8,7 @@ from stream.health import Health, HealthServer
 from stream.logs import LogObserver, configure, id_key
 from stream.metrics import PrometheusObserver
 from stream.observer import Observers
-from stream.process import ends_well, tell_served
+from stream.process import ends_well, spare_libraries, tell_served
 from stream.secret import secrets_of
 from stream.settings import Settings
 from stream.signals import stop_on_signals
@@ -32,10 +31,7 @@ def run_worker(settings: Settings) -> bool:
     with _server(settings, health, metrics):
         app = compose(settings, Observers(metrics, health, LogObserver(key)))
         stop_on_signals(app.stop, settings.worker.shutdown_timeout_ms / 1000)
-        # Some 300,000 objects of libraries live as long as the worker: looking through them for garbage would stop the
-        # loop for a sixth of a second now and then.
-        gc.collect()
-        gc.freeze()
+        spare_libraries()
         return ends_well(app.run, log)
 
 

@@ -17,6 +17,7 @@ import time
 
 from stream.app import compose
 from stream.observer import Observer, Observers
+from stream.process import spare_libraries
 from stream.settings import load_settings
 
 WAYS = {"": signal.SIGKILL, "STOP": signal.SIGSTOP, "WAIT": None}
@@ -105,6 +106,7 @@ def main() -> None:
         observers.append(Killer(point, int(count), WAYS["".join(how)]))
     app = compose(settings, Observers(*observers))
     signal.signal(signal.SIGTERM, lambda *_: app.stop())
+    spare_libraries()
     app.run()
 
 

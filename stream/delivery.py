@@ -6,7 +6,7 @@ Step 1  ready()   a producer that may write; fences a predecessor of the same na
 Step 2  send()    puts everything into the producer's queue, then leaves the waiting to a thread of its own
 Step 3  finish()  waits until the batch in flight is durable; BatchAborted or ProducerFenced if it is not
 
-At most one batch is in flight. Consuming and scoring the next one overlap with Step 3 of this one.
+At most one batch is in flight. Consuming the next one, and scoring it once it is full, overlap with Step 3 of this one.
 """
 
 import math
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -72,6 +73,10 @@ class Delivery(Protocol):
     def ready(self) -> None:
         """Step 1. ProducerFenced when the cluster refuses us, BrokerSilent when it does not answer."""
 
+    @property
+    def in_flight(self) -> bool:
+        """Whether finish() has something to wait for."""
+
     def send(self, output: Output, group: object) -> None:
         """Step 2. `group` is the consumer's group metadata taken while the batch's partitions were held."""
 
@@ -98,6 +103,20 @@ _FENCED = frozenset(
 )
 
 
+_Flights = SimpleQueue[tuple[Future[dict[int, int]], Callable[[], dict[int, int]]] | None]
+
+
+def _run_flights(flights: _Flights) -> None:
+    """Run commits in turn, in a thread that lasts: to start one for each costs the loop a wait until it runs."""
+    while (taken := flights.get()) is not None:
+        flight, commit = taken
+        try:
+            flight.set_result(commit())
+        except BaseException as error:  # noqa: BLE001 (finish() raises it)
+            flight.set_exception(error)
+        del taken, flight, commit  # a batch's output does not outlive it
+
+
 class _Writer:
     """The producer, its failed deliveries and the one batch in flight; what both deliveries share."""
 
@@ -114,7 +133,13 @@ class _Writer:
         self._producer: Producer | None = None
         self._patience = patience_secs
         self._flight: Future[dict[int, int]] | None = None
+        self._flights: _Flights | None = None
         self._failed: list[tuple[Any, Any]] = []
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a batch was sent and not yet finished."""
+        return self._flight is not None
 
     def finish(self) -> dict[int, int] | None:
         """Step 3. A flight that does not end is left behind with its producer; the next one fences it."""
@@ -125,22 +150,24 @@ class _Writer:
             return flight.result(self._patience)
         except TimeoutError:
             self._producer = None
+            self._leave_thread()
             reason = f"the commit did not return within {self._patience:.0f} s"
             self._observer.aborted(reason)
             raise BatchAborted(reason) from None
 
     def _fly(self, commit: Callable[[], dict[int, int]]) -> None:
-        flight: Future[dict[int, int]] = Future()
+        if self._flights is None:
+            self._flights = SimpleQueue()
+            # librdkafka can keep a caller for ever (its issues 5456 and 5511); a daemon does not keep the process.
+            threading.Thread(target=_run_flights, args=(self._flights,), name="commit", daemon=True).start()
+        self._flight = Future()
+        self._flights.put((self._flight, commit))
 
-        def run() -> None:
-            try:
-                flight.set_result(commit())
-            except BaseException as error:  # noqa: BLE001 (finish() raises it)
-                flight.set_exception(error)
-
-        # librdkafka can keep a caller for ever (its issues 5456 and 5511); as a daemon it does not keep the process.
-        threading.Thread(target=run, name="commit", daemon=True).start()
-        self._flight = flight
+    def _leave_thread(self) -> None:
+        """Let the thread end when it can; the next flight has another."""
+        flights, self._flights = self._flights, None
+        if flights is not None:
+            flights.put(None)
 
     def renew(self) -> None:
         producer, self._producer = self._producer, None
@@ -150,6 +177,7 @@ class _Writer:
                 producer.flush(0)
 
     def close(self) -> None:
+        self._leave_thread()
         self.renew()
 
     @property

@@ -1,10 +1,11 @@
 """The data plane's one visible loop.
 
     consume → line (decode → observe → score → decide → encode) → send → commit
-                                                                    └ overlaps with the next batch's line
+                                                                    └ overlaps with the next batch's line, if it is full
 
 Each turn, and before it the one moment at which another model may take over (stream.swap)
-    Step 1  consume what is there, waiting only for the first record
+    Step 1  consume what is there, waiting only for the first record; a batch that is not full goes on filling until the
+            batch before is durable, as it could not be sent sooner
     Step 2  run the line over it
     Step 3  wait until the batch before is durable
     Step 4  send this one
@@ -188,17 +189,26 @@ class Worker:
 
     def _consume(self) -> list[Any]:
         """Wait for the first record, then take what is there; consume(n, t) alone waits out t for the n-th."""
+        records = self._take([], self._limits.poll_secs)
+        if records:
+            records = self._take(records)
+            if len(records) < self._limits.max_batch and self._delivery.in_flight:
+                # Decided now, it would wait for the batch before all the same, and what comes meanwhile for both.
+                self._finish()
+                records = self._take(records)
+        return records
+
+    def _take(self, records: list[Any], wait_secs: float = 0) -> list[Any]:
+        """Return these records and what is there beside them; with a time, the first one that comes within it."""
+        wanted = 1 if wait_secs else self._limits.max_batch - len(records)
+        held = self._assignment.held
         try:
-            records: list[Any] = self._consumer.consume(1, self._limits.poll_secs)
-            if records:
-                held = self._assignment.held
-                more = self._consumer.consume(self._limits.max_batch - 1, 0)
-                if self._assignment.held is not held:
-                    records.clear()  # a rebalance came in between; whoever holds the partition now reads it again
-                records += more
+            more: list[Any] = self._consumer.consume(wanted, wait_secs)
         except KafkaException as error:
             raise self._fatal(error.args[0]) from error
-        return records
+        if self._assignment.held is not held:
+            return more  # a rebalance came in between; whoever holds the partitions now reads the others again
+        return records + more
 
     def _batch(self, records: list[Any]) -> dict[Partition, list[Any]]:
         """Sort records by partition; drop those of partitions that are not held (any more) or have no plan yet."""

@@ -9,7 +9,7 @@ import orjson
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from stream.decision_kernel import NUMBERS, Template, write_decisions
+from stream.decision_kernel import NUMBERS, SCORED, Template, write_decisions
 from stream.decoded import Decoded
 
 __all__ = ["FLAG_NAMES", "Decision", "DecisionEncoder", "Reason"]
@@ -68,6 +68,7 @@ class DecisionEncoder:
         self._outcomes = list(outcomes)
         self._model, self._engine, self._feature_set = model, engine, feature_set
         self._flags = [[name for bit, name in enumerate(FLAG_NAMES) if flags >> bit & 1] for flags in range(16)]
+        self._shared = self._make_shared()
 
     def encode(
         self,
@@ -123,6 +124,14 @@ class DecisionEncoder:
 
     def _template(self, partition: int, scored_at_ms: int) -> tuple[Template, int]:
         """Return what the documents of a batch share, and the most bytes it takes of one."""
+        text, template, longest = self._shared
+        scored = b',"scored_at":%d,"partition":%d,"offset":' % (scored_at_ms, partition)
+        parts = template.parts.copy()
+        parts[SCORED] = len(text), len(text) + len(scored)
+        return template._replace(text=np.frombuffer(text + scored, np.uint8), parts=parts), longest + len(scored)
+
+    def _make_shared(self) -> tuple[bytes, Template, int]:
+        """Return what all documents share, as bytes and as a template that lacks its text, and the most it takes."""
         model, engine, feature_set = (orjson.dumps(x) for x in (self._model, self._engine, self._feature_set))
         outcomes = [b'","decision":%b,"score":' % orjson.dumps(name) for name in self._outcomes]
         flags = [orjson.dumps(names) for names in self._flags]
@@ -132,7 +141,7 @@ class DecisionEncoder:
             b',"model":%b,"engine":%b,"feature_set":%b,"reasons":[],"flags":' % (model, engine, feature_set),
             b',"segment":"',
             b'","event_time":',
-            b',"scored_at":%d,"partition":%d,"offset":' % (scored_at_ms, partition),
+            b"",  # SCORED, other for each batch
             b',"traceparent":"',
             b'"}',
             b"}",
@@ -140,10 +149,10 @@ class DecisionEncoder:
         pieces = [*outcomes, *flags, *parts]
         ends = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
         places = np.stack((ends[:-1], ends[1:]), axis=1)
-        text = np.frombuffer(b"".join(pieces), np.uint8)
         first, second = len(outcomes), len(outcomes) + len(flags)
         longest = max(map(len, outcomes)) + max(map(len, flags)) + sum(map(len, parts))
-        return Template(text, places[:first], places[first:second], places[second:]), longest
+        none = np.empty(0, np.uint8)
+        return b"".join(pieces), Template(none, places[:first], places[first:second], places[second:]), longest
 
     def _one(
         self, decoded: Decoded, score: Any, outcome: Any, flags: Any, reasons: Sequence[Any], scored_at_ms: int

@@ -6,10 +6,12 @@ import numpy as np
 
 from stream.jit import entry, piece, section
 
-__all__ = ["NUMBERS", "Template", "write_decisions"]
+__all__ = ["NUMBERS", "SCORED", "Template", "write_decisions"]
 
 #: The most bytes that a row's numbers take.
 NUMBERS: Final = 96
+#: Which of a template's parts says when and where.
+SCORED: Final = 5
 
 _TRANSACTION, _USER, _SEGMENT, _TRACE = range(4)  # of stream.transaction_kernel.TEXTS
 
@@ -59,7 +61,7 @@ def write_decisions(
             at = _copy(text, spans[row, _SEGMENT, 0], spans[row, _SEGMENT, 1], written, at)
             at = _copy(template.text, parts[4, 0], parts[4, 1], written, at)
             at = _whole(times_ms[row], written, at)
-            at = _copy(template.text, parts[5, 0], parts[5, 1], written, at)
+            at = _copy(template.text, parts[SCORED, 0], parts[SCORED, 1], written, at)
             at = _whole(offsets[row], written, at)
             if spans[row, _TRACE, 0] < spans[row, _TRACE, 1]:
                 at = _copy(template.text, parts[6, 0], parts[6, 1], written, at)

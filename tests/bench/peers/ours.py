@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from contender import OWN, Contender, Delivery, Job
@@ -54,4 +55,9 @@ def variants() -> list[Contender]:
         ours("ours, no feature log", script=HERE / "without_feature_log.py"),
         ours("ours, no reasons", silent=True),
         ours("ours, engine onnx", **{"model.engine": "onnx"}),
+        ours("ours, batches of 512", **{"worker.max_batch": 512}),
+        ours("ours, batches of 8,192", **{"worker.max_batch": 8_192}),
+        ours("ours, nothing compressed", **{"kafka.producer": {"compression.type": "none"}}),
+        ours("ours, zstd", **{"kafka.producer": {"compression.type": "zstd"}}),
+        replace(ours("ours, two processes"), copies=2),
     ]

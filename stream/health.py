@@ -66,18 +66,10 @@ class Health(Observer):
         self._live: set[int] = set()
         self._model = ""
 
-    def started(self, *, model: str, engine: str, feature_set: str, state: str) -> None:  # noqa: ARG002
+    def started(self, *, model: str, **_: str) -> None:
         self._model = model
 
-    def swapped(
-        self,
-        *,
-        model: str,
-        engine: str,  # noqa: ARG002
-        feature_set: str,  # noqa: ARG002
-        former: str,  # noqa: ARG002
-        approved_by: str,  # noqa: ARG002
-    ) -> None:
+    def swapped(self, *, model: str, **_: str) -> None:
         self._model = model
 
     def turned(self) -> None:
@@ -95,7 +87,7 @@ class Health(Observer):
             # A worker without partitions is ready too (there may be more workers than partitions), once it is told so.
             self._subscribed = bool(self._assigned)
 
-    def recovering(self, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:  # noqa: ARG002
+    def recovering(self, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:  # noqa: ARG002 (not live, wherever it stands)
         with self._lock:
             self._live.discard(partition)
 
@@ -182,7 +174,7 @@ class _Server(ThreadingHTTPServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 (the shape it overrides)
         """A client that hangs up is its own affair; anything else is one log line."""
         error = sys.exc_info()[1]
         if not isinstance(error, (ConnectionError, TimeoutError)):

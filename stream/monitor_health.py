@@ -46,7 +46,7 @@ class MonitorHealth(MonitorObserver):
     def read_back(self, topic: str, done: int, total: int) -> None:
         self._unready = {"reason": READS_BACK, "topic": topic, "records": done, "of": total}
 
-    def caught_up(self, watch: WatchSnapshot | None) -> None:  # noqa: ARG002
+    def caught_up(self, watch: WatchSnapshot | None) -> None:  # noqa: ARG002 (what it watches is no matter of health)
         self._unready = None
 
     def left(self) -> None:

@@ -108,9 +108,9 @@ class LogReader:
                     error = record.error()
                     if error is None and record.offset() < end:
                         yield record
-                    elif error is None or (error.code() == KafkaError._PARTITION_EOF and record.offset() >= end):  # noqa: SLF001
+                    elif error is None or (error.code() == KafkaError._PARTITION_EOF and record.offset() >= end):  # noqa: SLF001 (a public code)
                         return
-                    elif error.code() != KafkaError._PARTITION_EOF and not error.retriable():  # noqa: SLF001
+                    elif error.code() != KafkaError._PARTITION_EOF and not error.retriable():  # noqa: SLF001 (a public code)
                         raise _refused(topic, error)
                 if self._consumer.position([TopicPartition(topic, 0)])[0].offset >= end:
                     return

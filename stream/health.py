@@ -24,7 +24,7 @@ from prometheus_client.exposition import choose_encoder
 from stream.errors import StartupError
 from stream.observer import Observer
 
-__all__ = ["Checks", "Health", "HealthServer"]
+__all__ = ["Checks", "Health", "HealthServer", "stuck"]
 
 # One turn may hold three waits for the broker of 30 s each (an assignment: producer, offsets, log ends); past 300 s
 # (max.poll.interval.ms) the group gives the partitions away.
@@ -46,6 +46,13 @@ class Checks(Protocol):
     @property
     def about(self) -> dict[str, str]:
         """Return what to say beside the answer."""
+
+
+def stuck(silent_secs: float, limit_secs: float) -> dict[str, Any] | None:
+    """Return what to say of a loop that has been silent for longer than it may be, None of any other."""
+    if silent_secs <= limit_secs:
+        return None
+    return {"reason": "the loop is stuck", "silent_secs": round(silent_secs, 3), "limit_secs": limit_secs}
 
 
 class Health(Observer):
@@ -106,10 +113,7 @@ class Health(Observer):
 
     def unhealthy(self) -> dict[str, Any] | None:
         """Return why the process should be restarted, None while it should not."""
-        silent_secs = self._clock() - self._turned_at
-        if silent_secs <= self._stuck_secs:
-            return None
-        return {"reason": "the loop is stuck", "silent_secs": round(silent_secs, 3), "limit_secs": self._stuck_secs}
+        return stuck(self._clock() - self._turned_at, self._stuck_secs)
 
     def unready(self) -> dict[str, Any] | None:
         """Return why transactions are not all decided as they come, None where they are."""

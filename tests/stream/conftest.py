@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clock import Clock
+from decided import write_versions
 from kafka_server import KafkaServer
 from kafka_topics import Row, Topics
 from line_output import LineOutput
@@ -67,6 +68,14 @@ def watched_registry(tmp_path_factory, watched_bundle: Bundle) -> Path:
     registry: Path = tmp_path_factory.mktemp("watched-registry")
     promote(registry, watched_bundle)
     return registry
+
+
+@pytest.fixture(scope="session")
+def four_versions(tmp_path_factory) -> Path:
+    """A directory with the bundles v1 to v4."""
+    directory: Path = tmp_path_factory.mktemp("four-versions")
+    write_versions(directory, ("v1", "v2", "v3", "v4"))
+    return directory
 
 
 @pytest.fixture(scope="session")

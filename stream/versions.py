@@ -75,9 +75,8 @@ def current_pointer(source: Source, directory: str) -> Pointer:
 
 def _numbered(number: str, settings: Settings) -> str:
     """Return the name of the version that has this number in the registry."""
-    # A worker needs none of this.
-    from stream.progress import waiting  # noqa: PLC0415
-    from stream.registry import Registry  # noqa: PLC0415
+    from stream.progress import waiting  # noqa: PLC0415 (a worker shows no status line)
+    from stream.registry import Registry  # noqa: PLC0415 (a worker needs none)
 
     with waiting("opening the registry"):
         return Registry(settings.registry).find(number).name

@@ -85,22 +85,6 @@ def intervals(
     return [_estimate(float(value), drawn[:, column], level) for column, value in enumerate(values)]
 
 
-def bootstrap_interval(
-    statistic: Statistic,
-    labels: npt.NDArray[np.int8],
-    scores: npt.NDArray[np.floating],
-    *,
-    seed: int,
-    groups: Sequence[Any] | npt.NDArray[Any],
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-) -> Estimate:
-    """Return a statistic of scores float[n] and labels int8[n] with its interval; groups [n] says whose each row is."""
-    codes = group_codes(groups)
-    figure = _weighted(statistic, scores, labels, codes)
-    return intervals(figure, _groups(codes), seed=seed, resamples=resamples, level=level)[0]
-
-
 def paired_bootstrap(
     statistic: Statistic,
     labels: npt.NDArray[np.int8],

@@ -68,7 +68,7 @@ class ModelFigures:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdFigures:
-    """`evaluation_policy.AtThreshold` with intervals, and the threshold."""
+    """What reaches a threshold: share of events, of them frauds; of all frauds, of honest events, of fraud money."""
 
     threshold: float
     rate: Estimate
@@ -80,7 +80,7 @@ class ThresholdFigures:
 
 @dataclass(frozen=True, slots=True)
 class CostFigures:
-    """`evaluation_policy.Cost` with intervals, in the amounts' unit."""
+    """The cost of both thresholds together, in the amounts' unit, by its parts; and of approving everything."""
 
     total: Estimate
     missed_frauds: Estimate

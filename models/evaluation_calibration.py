@@ -45,13 +45,6 @@ def brier(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.int8]) -> flo
     return float(np.mean((scores.astype(np.float64) - labels) ** 2))
 
 
-def log_odds_of(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the log-odds float64[n] of scores [n]; 0 and 1 as the nearest that a float32 score can be."""
-    tiny = float(np.finfo(np.float32).tiny)
-    inside = np.clip(scores.astype(np.float64), tiny, 1.0 - 2.0**-25)
-    return np.asarray(np.log(inside) - np.log1p(-inside), np.float64)
-
-
 def bin_numbers(scores: npt.NDArray[np.floating], bins: int = RELIABILITY_BINS) -> npt.NDArray[np.int64]:
     """Return each event's bin int64[n], numbered from 0 by score; equal scores share a bin, so there may be fewer."""
     order = np.argsort(scores, kind="stable")

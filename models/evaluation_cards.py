@@ -80,20 +80,6 @@ class CardPrecision:
         return np.array([int(day.compromised.sum()) for day in self._ranked], np.int64)
 
 
-def card_precision_at(
-    scores: npt.NDArray[np.floating],
-    labels: npt.NDArray[np.int8],
-    times_ms: npt.NDArray[np.int64],
-    cards: npt.NDArray[np.int32],
-    *,
-    k: int = CARDS_A_DAY,
-    drop_detected: bool = False,
-) -> float:
-    """Return the card precision top-k; the arguments are those of `CardPrecision`."""
-    once = np.ones(int(cards.max()) + 1 if len(cards) else 0, np.int64)
-    return float(CardPrecision(scores, labels, times_ms, cards, k=k, drop_detected=drop_detected)(once)[0])
-
-
 def _rank(
     scores: npt.NDArray[np.floating],
     labels: npt.NDArray[np.int8],

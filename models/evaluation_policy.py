@@ -27,58 +27,6 @@ DEFAULT_PRICES = Prices()
 
 
 @dataclass(frozen=True, slots=True)
-class AtThreshold:
-    """What a threshold reaches: share of events, of them frauds, share of frauds, of honest events, of fraud money.
-
-    NaN where the share is of nothing.
-    """
-
-    rate: float
-    precision: float
-    recall: float
-    false_positive_rate: float
-    amount_recall: float
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """The cost of both thresholds together, in the amounts' unit, by its parts; and of approving everything."""
-
-    total: float
-    missed_frauds: float
-    reviews: float
-    wrong_declines: float
-    without_model: float
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyFigures:
-    """`recall_and_cost`: what each threshold reaches, and the cost of the two."""
-
-    review: AtThreshold
-    decline: AtThreshold
-    cost: Cost
-
-
-def recall_and_cost(
-    scores: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int8],
-    amounts: npt.NDArray[np.float64],
-    thresholds: Thresholds,
-    prices: Prices = DEFAULT_PRICES,
-) -> PolicyFigures:
-    """Return the figures of scores float32[n], labels int8[n] and amounts float64[n]."""
-    groups = np.zeros(len(scores), np.int32)
-    return figures_of(PolicySums(scores, labels, amounts, groups, thresholds, prices)(np.ones(1, np.int64)))
-
-
-def figures_of(values: npt.NDArray[np.float64]) -> PolicyFigures:
-    """Name the values that `PolicySums` returns."""
-    named = [float(value) for value in values]
-    return PolicyFigures(AtThreshold(*named[:5]), AtThreshold(*named[5:10]), Cost(*named[10:]))
-
-
-@dataclass(frozen=True, slots=True)
 class PolicySums:
     """The figures as a function of how often each group counts: they are ratios of sums, so each group is summed once.
 
@@ -108,7 +56,12 @@ class PolicySums:
         object.__setattr__(self, "_sums", sums_by_group(columns, self.groups))
 
     def __call__(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Return float64[15]: those of review, of decline, and the cost, in the order of their fields."""
+        """Return float64[15]: those of review, of decline, and the cost.
+
+        Of each threshold, NaN where a share is of nothing: the share of events that reach it, of frauds among those, of
+        all frauds, of honest events and of the frauds' money. The cost: in all, missed frauds, reviews, wrong declines,
+        and of approving everything.
+        """
         sums = self._sums @ counts
         events, frauds, lost = sums[:3]
         figures: list[float] = []

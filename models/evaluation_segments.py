@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from models.bootstrap import RESAMPLES, Estimate, Weighted, group_codes, intervals
+from models.bootstrap import Estimate, Weighted, group_codes
 from models.evaluation_groups import CellCounts
 from models.evaluation_ranking import Ranking
 from models.policy import APPROVE, OUTCOMES, Thresholds
@@ -124,22 +124,6 @@ class SegmentFigures:
                 )
             )
         return found
-
-
-def segments(
-    values: Sequence[str],
-    scores: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int8],
-    groups: npt.NDArray[np.int32],
-    thresholds: Thresholds,
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> list[Segment]:
-    """Return the segments of one dimension with their intervals; the arguments are those of `SegmentFigures`."""
-    figures = SegmentFigures(values, scores, labels, groups, thresholds)
-    number = int(groups.max()) + 1
-    return figures.segments(intervals(figures, number, seed=seed, resamples=resamples), number)
 
 
 def _segments(values: Sequence[str], order: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[str]]:

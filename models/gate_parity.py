@@ -25,7 +25,7 @@ from models.errors import EngineError, NoCudaError
 from models.forest import Forest, parse_lightgbm, parse_xgboost
 from models.forest_engine import ForestMargins
 from models.gate import Gate
-from models.self_check import MAX_LOG_ODDS_APART, MAX_SCORE_APART
+from models.self_check import MAX_LOG_ODDS_APART, MAX_SCORE_APART, awkward_rows
 from models.tensor_engine import CPU, CUDA, TensorEngine
 
 SEED = 20_250_103
@@ -38,10 +38,6 @@ EXACT_BITS = 53
 PATHS = (1, 1 << 30)
 
 FLOAT32 = np.finfo(np.float32)
-SPECIAL = np.array(
-    [np.nan, np.inf, -np.inf, 0.0, -0.0, FLOAT32.smallest_subnormal, -FLOAT32.smallest_subnormal, FLOAT32.max],
-    np.float32,
-)
 
 
 def parity_gates(bundle: Bundle, x: npt.NDArray[np.float32], engine: str = "auto") -> list[Gate]:
@@ -52,7 +48,7 @@ def parity_gates(bundle: Bundle, x: npt.NDArray[np.float32], engine: str = "auto
     rng = np.random.default_rng(SEED)
     first, second = parse_xgboost(bundle.xgboost), parse_lightgbm(bundle.lightgbm)
     some = x if len(x) <= HOLDOUT_ROWS else x[rng.choice(len(x), HOLDOUT_ROWS, replace=False)]
-    rows = np.concatenate([some, *(edge_rows(forest, rng, EDGE_ROWS // 2) for forest in (first, second))])
+    rows = np.concatenate([some, awkward_rows((first, second), EDGE_ROWS, SEED)])
     wrong = [
         leaves_apart(first, xgboost_leaves(bundle.xgboost, rows), rows, rng),
         leaves_apart(second, lightgbm_leaves(bundle.lightgbm, rows), rows, rng),
@@ -165,18 +161,3 @@ def lightgbm_leaves(text: str, x: npt.NDArray[np.float32]) -> npt.NDArray[np.int
     """Return LightGBM's own numbers of the leaves reached, int64[n, T]."""
     found = lightgbm.Booster(model_str=text).predict(x, pred_leaf=True, num_threads=1)
     return np.asarray(found.reshape(len(x), -1), np.int64)
-
-
-def edge_rows(forest: Forest, rng: np.random.Generator, n: int) -> npt.NDArray[np.float32]:
-    """Return rows float32[n, k], in each feature a threshold or its neighbour, and now and then a special value."""
-    rows = np.empty((n, forest.n_features), np.float32)
-    inner = forest.left >= 0
-    for column in range(forest.n_features):
-        own = forest.threshold[inner & (forest.feature == column)]
-        own = own if len(own) else np.zeros(1, np.float32)
-        drawn = rng.choice(own, n)
-        towards = rng.choice(np.array([-np.inf, np.inf], np.float32), n)
-        moved = np.nextafter(drawn, towards)
-        chosen = np.where(rng.random(n) < 2 / 3, moved, drawn)
-        rows[:, column] = np.where(rng.random(n) < 0.15, rng.choice(SPECIAL, n), chosen)
-    return rows

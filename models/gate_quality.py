@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bootstrap import paired_bootstrap
+from models.evaluation_calibration import brier
 from models.gate import NORMAL_95, Bounds, Gate, Scored
 from models.metrics import average_precision
 
@@ -137,8 +138,8 @@ def calibration_gates(
     Two further applications of a model for binary regression): 1 is right, less is over-confident, more is too timid.
     """
     intercept, slope = calibration_line(own.log_odds, labels)
-    brier = _brier(own.chances, labels)
-    rival = _brier(champion.chances, labels) if champion else _brier(np.full(len(labels), labels.mean()), labels)
+    own_brier = brier(own.chances, labels)
+    rival = brier(champion.chances if champion else np.full(len(labels), labels.mean()), labels)
     whose, most = ("the champion's", bounds.max_brier_ratio) if champion else ("a constant's", 1.0)
     frauds = int(labels.sum())
     error = float(np.exp(NORMAL_95 / np.sqrt(frauds)))
@@ -160,9 +161,9 @@ def calibration_gates(
         ),
         Gate(
             name=f"Brier score over {whose}",
-            value=brier / rival if rival > 0.0 else (1.0 if brier == 0.0 else None),
+            value=own_brier / rival if rival > 0.0 else (1.0 if own_brier == 0.0 else None),
             at_most=most,
-            note=f"{brier:.5f} against {rival:.5f}",
+            note=f"{own_brier:.5f} against {rival:.5f}",
         ),
     ]
 
@@ -191,7 +192,3 @@ def calibration_line(log_odds: npt.NDArray[np.float64], labels: npt.NDArray[np.i
 
 def _log_loss(log_odds: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]) -> float:
     return float((np.logaddexp(0.0, log_odds) - labels * log_odds).sum())
-
-
-def _brier(chances: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]) -> float:
-    return float(((chances - labels) ** 2).mean())

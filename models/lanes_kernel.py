@@ -41,22 +41,22 @@ MASK = Vector("mask", BITS)
 def _generator(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return what Numba calls for the code of (builder, *values) -> value."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001 - Numba's shape
         return function(builder, *arguments)
 
     return generate
 
 
 def _of_one(result: Any, takes: Any, function: Callable[..., Any]) -> Any:
-    return intrinsic(lambda typing_context, a: (result(takes), _generator(function)))  # noqa: ARG005
+    return intrinsic(lambda typing_context, a: (result(takes), _generator(function)))  # noqa: ARG005 - Numba's shape
 
 
 def _of_two(result: Any, takes: tuple[Any, Any], function: Callable[..., Any]) -> Any:
-    return intrinsic(lambda typing_context, a, b: (result(*takes), _generator(function)))  # noqa: ARG005
+    return intrinsic(lambda typing_context, a, b: (result(*takes), _generator(function)))  # noqa: ARG005 - Numba's shape
 
 
 def _of_three(result: Any, takes: tuple[Any, Any, Any], function: Callable[..., Any]) -> Any:
-    return intrinsic(lambda typing_context, a, b, c: (result(*takes), _generator(function)))  # noqa: ARG005
+    return intrinsic(lambda typing_context, a, b, c: (result(*takes), _generator(function)))  # noqa: ARG005 - Numba's shape
 
 
 def _splat(builder: Any, value: Any) -> Any:
@@ -85,7 +85,7 @@ def _load(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG001 -
     return LANES(array, types.uint64), generate
 
 
-def _store(typing_context: Any, array: Any, index: Any, lanes: Any) -> Any:  # noqa: ARG001
+def _store(typing_context: Any, array: Any, index: Any, lanes: Any) -> Any:  # noqa: ARG001 - Numba's shape
     """store(array, index, lanes): the counterpart of load."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -26,7 +26,7 @@ def _exit_leaves(
     mask: Any,
     step_starts: Any,
     first: Any,  # noqa: ARG001 - typed below
-    last: Any,  # noqa: ARG001
+    last: Any,  # noqa: ARG001 - typed below
     leaf: Any,
 ) -> Any:
     """exit_leaves(ranks, column, bound, mask, step_starts, first, last, leaf): the tree with the words first to last-1.

@@ -24,7 +24,8 @@ ROWS: Final = 512
 SEED: Final = 20_260_105
 #: Batches whose scores must be those of the whole; an engine may take other paths for few rows and for many.
 SIZES: Final = (1, 7, 128)
-SPECIAL: Final = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-40, 3.4e38, -3.4e38], np.float32)
+LARGEST: Final = np.finfo(np.float32).max
+SPECIAL: Final = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-40, LARGEST, -LARGEST], np.float32)
 
 
 class _Marginal(Engine, Protocol):

@@ -23,9 +23,9 @@ def svg(draw: Callable[[Any], None], size_inches: tuple[float, float], salt: str
     Raises ModelError where matplotlib is missing.
     """
     check_matplotlib()
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    import matplotlib as mpl  # noqa: PLC0415 (an extra)
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 (an extra)
+    from matplotlib.figure import Figure  # noqa: PLC0415 (an extra)
 
     look: Any = {
         **mpl.rcParamsDefault,

@@ -53,11 +53,6 @@ def header_start(fields: int, state_hash: str) -> bytes:
     return MAGIC + VERSION.to_bytes(2, "little") + fields.to_bytes(2, "little") + bytes.fromhex(state_hash)
 
 
-def body_bytes(events: int, values: int, fields: int) -> int:
-    """Return the length of a record without its checksum."""
-    return HEADER_BYTES + 8 * values + 24 * events + (2 * events * fields + 7) // 8 * 8
-
-
 def seal(body: bytes, user: bytes) -> bytes:
     """Return the record: the body and its checksum for this user."""
     return body + _checksum(body, user)

@@ -24,7 +24,7 @@ from prometheus_client.exposition import choose_encoder
 from stream.errors import StartupError
 from stream.observer import Observer
 
-__all__ = ["Checks", "Health", "HealthServer"]
+__all__ = ["Checks", "Health", "HealthServer", "stuck"]
 
 # One turn may hold three waits for the broker of 30 s each (an assignment: producer, offsets, log ends); past 300 s
 # (max.poll.interval.ms) the group gives the partitions away.
@@ -48,6 +48,13 @@ class Checks(Protocol):
         """Return what to say beside the answer."""
 
 
+def stuck(silent_secs: float, limit_secs: float) -> dict[str, Any] | None:
+    """Return what to say of a loop that has been silent for longer than it may be, None of any other."""
+    if silent_secs <= limit_secs:
+        return None
+    return {"reason": "the loop is stuck", "silent_secs": round(silent_secs, 3), "limit_secs": limit_secs}
+
+
 class Health(Observer):
     """What the two checks need to know. clock: monotonic seconds."""
 
@@ -66,18 +73,10 @@ class Health(Observer):
         self._live: set[int] = set()
         self._model = ""
 
-    def started(self, *, model: str, engine: str, feature_set: str, state: str) -> None:  # noqa: ARG002
+    def started(self, *, model: str, **_: str) -> None:
         self._model = model
 
-    def swapped(
-        self,
-        *,
-        model: str,
-        engine: str,  # noqa: ARG002
-        feature_set: str,  # noqa: ARG002
-        former: str,  # noqa: ARG002
-        approved_by: str,  # noqa: ARG002
-    ) -> None:
+    def swapped(self, *, model: str, **_: str) -> None:
         self._model = model
 
     def turned(self) -> None:
@@ -95,7 +94,7 @@ class Health(Observer):
             # A worker without partitions is ready too (there may be more workers than partitions), once it is told so.
             self._subscribed = bool(self._assigned)
 
-    def recovering(self, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:  # noqa: ARG002
+    def recovering(self, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:  # noqa: ARG002 (not live, wherever it stands)
         with self._lock:
             self._live.discard(partition)
 
@@ -114,10 +113,7 @@ class Health(Observer):
 
     def unhealthy(self) -> dict[str, Any] | None:
         """Return why the process should be restarted, None while it should not."""
-        silent_secs = self._clock() - self._turned_at
-        if silent_secs <= self._stuck_secs:
-            return None
-        return {"reason": "the loop is stuck", "silent_secs": round(silent_secs, 3), "limit_secs": self._stuck_secs}
+        return stuck(self._clock() - self._turned_at, self._stuck_secs)
 
     def unready(self) -> dict[str, Any] | None:
         """Return why transactions are not all decided as they come, None where they are."""
@@ -182,7 +178,7 @@ class _Server(ThreadingHTTPServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 (the shape it overrides)
         """A client that hangs up is its own affair; anything else is one log line."""
         error = sys.exc_info()[1]
         if not isinstance(error, (ConnectionError, TimeoutError)):

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from stream.clients import admin_config, joiner_configs
+from stream.coordinator import patiently
 from stream.errors import BatchAborted, BrokerSilent, StartupError
 from stream.join import Clocks, Join, Joined, by_place, horizon_ms
 from stream.joiner_observer import JoinerObserver
@@ -58,12 +59,6 @@ RETRY_SECS: Final = 0.2
 
 # Once the joiner is up it outlives its broker; but a batch that nothing gets through is no outage.
 ABORTS: Final = 5
-
-_COORDINATOR_MOVES: Final = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
 
 
 class Joiner:
@@ -197,16 +192,11 @@ class Joiner:
 
     def _committed(self) -> dict[Place, int | None]:
         places = [TopicPartition(topic, number) for topic in self._topics for number in range(self._partitions[topic])]
-        deadline = time.monotonic() + BROKER_SECS
-        while True:
-            try:
-                found = self._consumer.committed(places, timeout=BROKER_SECS)
-            except KafkaException as error:
-                if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
-                    raise BrokerSilent(f"the joiner's offsets cannot be read: {error.args[0].str()}") from error
-                time.sleep(RETRY_SECS)
-            else:
-                return {(one.topic, one.partition): one.offset if one.offset >= 0 else None for one in found}
+        try:
+            found = patiently(lambda: self._consumer.committed(places, timeout=BROKER_SECS), BROKER_SECS)
+        except KafkaException as error:
+            raise BrokerSilent(f"the joiner's offsets cannot be read: {error.args[0].str()}") from error
+        return {(one.topic, one.partition): one.offset if one.offset >= 0 else None for one in found}
 
     def _replay(self, plans: Mapping[Place, Plan], stop: Callable[[], bool]) -> bool:
         """Read [W, C) into the index; return whether it was read to its end."""

@@ -19,7 +19,7 @@ BROKER_SECS: Final = 30.0
 RETRY_SECS: Final = 0.1
 
 # Names with an underscore are how the client publishes its own, local error codes.
-_FENCED: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)  # noqa: SLF001
+_FENCED: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)  # noqa: SLF001 (public codes)
 
 _TWIN: Final = (
     "Another joiner of monitor.group = {group} has taken over, or this one was held up for longer than a transaction "

@@ -49,7 +49,7 @@ class ConstantJudge:
     def __init__(self, score: float) -> None:
         self._engine = ConstantEngine(score)
 
-    def judge(self, features: npt.NDArray[np.float32], currencies: npt.NDArray[np.uint16]) -> Verdicts:  # noqa: ARG002
+    def judge(self, features: npt.NDArray[np.float32], currencies: npt.NDArray[np.uint16]) -> Verdicts:  # noqa: ARG002 (Judge's shape)
         """Judge float32[n, k]; in whatever currencies uint16[n], nothing is said of it."""
         return Verdicts(self._engine.score(features), np.full(len(features), APPROVE, np.uint8), {})
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from stream.alert_record import Alert
+from stream.health import stuck
 from stream.monitor_observer import MonitorObserver
 from stream.watch_snapshot import WatchSnapshot
 
@@ -46,7 +47,7 @@ class MonitorHealth(MonitorObserver):
     def read_back(self, topic: str, done: int, total: int) -> None:
         self._unready = {"reason": READS_BACK, "topic": topic, "records": done, "of": total}
 
-    def caught_up(self, watch: WatchSnapshot | None) -> None:  # noqa: ARG002
+    def caught_up(self, watch: WatchSnapshot | None) -> None:  # noqa: ARG002 (what it watches is no matter of health)
         self._unready = None
 
     def left(self) -> None:
@@ -54,10 +55,7 @@ class MonitorHealth(MonitorObserver):
 
     def unhealthy(self) -> dict[str, Any] | None:
         """Return why the process should be restarted, None while it should not."""
-        silent_secs = self._clock() - self._turned_at
-        if silent_secs <= self._stuck_secs:
-            return None
-        return {"reason": "the loop is stuck", "silent_secs": round(silent_secs, 3), "limit_secs": self._stuck_secs}
+        return stuck(self._clock() - self._turned_at, self._stuck_secs)
 
     def unready(self) -> dict[str, Any] | None:
         """Return why nothing is judged now, None where it is."""

@@ -126,7 +126,7 @@ class MonitorMetrics(MonitorObserver, Collector):
         with self._lock:
             self._index = decisions, size_bytes, pending
 
-    def rebuilding(self, topic: str, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:  # noqa: ARG002
+    def rebuilding(self, topic: str, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:  # noqa: ARG002 (the log says which)
         with self._lock:
             self._joins = False
 
@@ -138,7 +138,7 @@ class MonitorMetrics(MonitorObserver, Collector):
         with self._lock:
             self._joins = False
 
-    def committed(self, records: int) -> None:  # noqa: ARG002
+    def committed(self, records: int) -> None:  # noqa: ARG002 (batches are counted)
         with self._lock:
             self._commits += 1
 

@@ -1,6 +1,5 @@
 """Reads a topic of one partition from one offset to another, beside the group; the monitor's state is made from it."""
 
-import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self
@@ -8,6 +7,7 @@ from typing import Any, Final, Self
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from stream.clients import consumer_config
+from stream.coordinator import patiently
 from stream.errors import StartupError
 from stream.settings import Settings
 
@@ -17,13 +17,6 @@ ANSWER_SECS: Final = 30.0
 SILENT_TURNS: Final = 600
 TURN_SECS: Final = 0.1
 BATCH: Final = 2_000
-
-#: A broker that has just started says so for a moment.
-_COORDINATOR_MOVES: Final = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
 
 
 class LogReader:
@@ -59,7 +52,7 @@ class LogReader:
         """Commit for the group while it has no member; return whether that was so."""
         try:
             place = TopicPartition(topic, 0, offset)
-            _patiently(lambda: self._consumer.commit(offsets=[place], asynchronous=False))
+            patiently(lambda: self._consumer.commit(offsets=[place], asynchronous=False), ANSWER_SECS)
         except KafkaException as error:
             if error.args[0].code() in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION):
                 return False
@@ -108,9 +101,9 @@ class LogReader:
                     error = record.error()
                     if error is None and record.offset() < end:
                         yield record
-                    elif error is None or (error.code() == KafkaError._PARTITION_EOF and record.offset() >= end):  # noqa: SLF001
+                    elif error is None or (error.code() == KafkaError._PARTITION_EOF and record.offset() >= end):  # noqa: SLF001 (a public code)
                         return
-                    elif error.code() != KafkaError._PARTITION_EOF and not error.retriable():  # noqa: SLF001
+                    elif error.code() != KafkaError._PARTITION_EOF and not error.retriable():  # noqa: SLF001 (a public code)
                         raise _refused(topic, error)
                 if self._consumer.position([TopicPartition(topic, 0)])[0].offset >= end:
                     return
@@ -120,23 +113,12 @@ class LogReader:
     @staticmethod
     def _ask(request: Callable[[], Any]) -> Any:
         try:
-            return _patiently(request)
+            return patiently(request, ANSWER_SECS)
         except KafkaException as error:
             raise StartupError(
                 f"The broker did not say what it holds ({error.args[0].str()}): check kafka.bootstrap_servers, the "
                 f"network, and this user's rights."
             ) from error
-
-
-def _patiently(request: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + ANSWER_SECS
-    while True:
-        try:
-            return request()
-        except KafkaException as error:
-            if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
-                raise
-            time.sleep(TURN_SECS)
 
 
 def _refused(topic: str, error: KafkaError) -> StartupError:

@@ -6,7 +6,7 @@ every record is judged. Alerts that were said and not ended are taken up where t
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import xxhash
@@ -37,6 +37,8 @@ WORDS: Final = {
     "false_alarms": "the share of honest payments that were not approved",
     "": "the share of frauds among the labels",
 }
+
+Record = TypeVar("Record")
 
 
 def telemetry_memory_ms(settings: Settings) -> int:
@@ -88,11 +90,8 @@ class MonitorState:
     def telemetry(self, value: bytes | None, timestamp_ms: int) -> list[Alert]:
         """Take a record of `telemetry`; return what it raises and clears."""
         topic = self._settings.topics.telemetry
-        self.records[topic] += 1
-        try:
-            record = decode_telemetry(value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            self._set_aside(topic, NOT_DECODED, str(error))
+        record = self._decoded(topic, decode_telemetry, value)
+        if record is None:
             return []
         if self._watch is None:
             self._watch = self._begin(timestamp_ms)
@@ -101,11 +100,8 @@ class MonitorState:
     def labelled(self, value: bytes | None, timestamp_ms: int) -> list[Alert]:
         """Take a record of `labelled`; return what it raises and clears."""
         topic = self._settings.topics.labelled
-        self.records[topic] += 1
-        try:
-            record = decode_labelled(value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            self._set_aside(topic, NOT_DECODED, str(error))
+        record = self._decoded(topic, decode_labelled, value)
+        if record is None:
             return []
         outcome = OUTCOME.get(record.decision)
         if outcome is None:
@@ -158,6 +154,15 @@ class MonitorState:
     def quality(self) -> QualitySnapshot:
         """What is known of quality."""
         return self._quality.snapshot()
+
+    def _decoded(self, topic: str, decode: Callable[[bytes], Record], value: bytes | None) -> Record | None:
+        """Count a record; one that cannot be read is set aside, and None."""
+        self.records[topic] += 1
+        try:
+            return decode(value or b"")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._set_aside(topic, NOT_DECODED, str(error))
+            return None
 
     def _begin(self, first_ms: int) -> Watch:
         settings = self._settings

@@ -145,16 +145,6 @@ class Versions:
             file.flush()
             os.fsync(file.fileno())
 
-    def audit(self) -> list[Entry]:
-        """Return every line of the audit file, oldest first. Raises RegistryError."""
-        path = self.directory / AUDIT
-        try:
-            return [msgspec.json.decode(line, type=Entry) for line in path.read_bytes().splitlines()]
-        except FileNotFoundError:
-            return []
-        except (OSError, msgspec.MsgspecError) as error:
-            raise RegistryError(f"{path} cannot be read ({error}): put it back as it was.") from error
-
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:

@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from stream.clients import admin_config, copier_configs
+from stream.coordinator import patiently
 from stream.copy_check import check_copy, retention_warning
 from stream.deadletter import DeadLetter
 from stream.errors import BatchAborted, ProducerFenced, RecoveryError, StartupError, UsageError
@@ -42,12 +43,6 @@ BATCH: Final = 5_000
 # the next transaction finds a gap in the sequence numbers and is aborted too.
 ABORTS: Final = 3
 RETRY_SECS: Final = 0.1
-
-_COORDINATOR_MOVES: Final = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
 
 
 @dataclass(slots=True)
@@ -177,17 +172,14 @@ class _Copy:
         return ahead
 
     def _committed(self) -> list[TopicPartition]:
-        """Ask again while the group's coordinator is only just starting, or moving."""
-        deadline = time.monotonic() + BROKER_SECS
-        while True:
-            try:
-                places: list[TopicPartition] = self._consumer.committed(self._places, timeout=BROKER_SECS)
-            except KafkaException as error:
-                if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
-                    raise StartupError(f"The offsets of the copy cannot be read: {error.args[0].str()}.") from error
-                self._producer.poll(RETRY_SECS)
-            else:
-                return places
+        def ask() -> Any:
+            return self._consumer.committed(self._places, timeout=BROKER_SECS)
+
+        try:
+            places: list[TopicPartition] = patiently(ask, BROKER_SECS, pause=self._producer.poll)
+        except KafkaException as error:
+            raise StartupError(f"The offsets of the copy cannot be read: {error.args[0].str()}.") from error
+        return places
 
     def _read(self, *, follow: bool) -> None:
         """Step 4: hand what came to the merge, and note which partitions have come to their end."""

@@ -28,7 +28,6 @@ from stream.transaction import Layout
 __all__ = [
     "asyncapi",
     "dead_letter_headers_schema",
-    "decision_schema",
     "record_schema",
     "transaction_schema",
     "write_schemas",
@@ -75,11 +74,6 @@ def transaction_schema(mapping: Mapping, limits: Limits) -> dict[str, Any]:
     Rules that need more than the document are not in it: the record's key, its timestamp, decimals by currency.
     """
     return {"$schema": _DIALECT, **_transaction(mapping, limits)}
-
-
-def decision_schema() -> dict[str, Any]:
-    """Return the schema of a decision."""
-    return record_schema("decision")
 
 
 def record_schema(name: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class TelemetryObserver(Observer):
         self._open = self._begin(scores_with())
 
     @_guarded
-    def recovering(self, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:  # noqa: ARG002, D102
+    def recovering(self, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:  # noqa: ARG002, D102 (see Observer; what was decided before is another record's)
         self._covered[partition] = live_from
 
     @_guarded

@@ -57,7 +57,7 @@ _LEADER_MOVES: Final = (
 RETRY_SECS: Final = 0.05
 
 # The client's public names begin with an underscore where the error is its own and not the broker's.
-_NO_ANSWER: Final = (KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)  # noqa: SLF001
+_NO_ANSWER: Final = (KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)  # noqa: SLF001 (public codes)
 
 
 @dataclass(frozen=True, slots=True)

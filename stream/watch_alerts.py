@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from msgspec.structs import replace
+
 from stream.alert_record import Alert, Signal, alert_id
 
 __all__ = ["AlertBook", "Cause", "Finding", "open_alerts"]
@@ -107,21 +109,7 @@ class AlertBook:
     def _clear(self, cause: Cause, finding: Finding, at_ms: int) -> Alert:
         raised = self.open.pop(cause)
         self._well.pop(cause, None)
-        return Alert(
-            id=raised.id,
-            state="cleared",
-            signal=cause.signal,
-            subject=cause.subject,
-            segment=cause.segment,
-            model=cause.model,
-            statistic=raised.statistic,
-            value=finding.value,
-            bound=finding.bound,
-            since=raised.since,
-            at=at_ms,
-            runbook=cause.signal,
-            text=finding.text,
-        )
+        return replace(raised, state="cleared", value=finding.value, bound=finding.bound, at=at_ms, text=finding.text)
 
 
 def open_alerts(alerts: Iterable[Alert], before_ms: int) -> list[Alert]:

@@ -62,7 +62,7 @@ class Ranks:
     def of(self, row: Sequence[float]) -> list[float]:
         """Return the ranks of a row in the layout's order, NaN where a value is."""
         return [
-            value if value != value else middles[bisect_right(edges, value)]  # noqa: PLR0124
+            value if value != value else middles[bisect_right(edges, value)]  # noqa: PLR0124 (NaN)
             for value, edges, middles in zip(row, self._edges, self._middles, strict=True)
         ]
 

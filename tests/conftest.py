@@ -4,6 +4,7 @@ A part that is missing skips the tests that need it, with the command that bring
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -118,43 +119,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzzed", type=int, default=20_000, help="read so many messages that nobody should have sent")
 
 
-@pytest.fixture
-def fuzzed(request: pytest.FixtureRequest) -> int:
-    """How many messages a fuzzing test reads."""
-    count: int = request.config.getoption("--fuzzed")
-    return count
+def _given(option: str, about: str) -> Any:
+    """Return a fixture that is what the command line says, or the option's default."""
+
+    def given(request: pytest.FixtureRequest) -> Any:
+        return request.config.getoption(option)
+
+    given.__doc__ = about  # as pytest --fixtures shows it
+    return pytest.fixture(given)
 
 
-@pytest.fixture
-def chaos(request: pytest.FixtureRequest) -> bool:
-    """Whether the storm is to be long."""
-    long: bool = request.config.getoption("--chaos")
-    return long
-
-
-@pytest.fixture
-def chaos_seed(request: pytest.FixtureRequest) -> int:
-    """What the storm is drawn from."""
-    seed: int = request.config.getoption("--chaos-seed")
-    return seed
-
-
-@pytest.fixture
-def monitor_kills(request: pytest.FixtureRequest) -> int:
-    """How many times the monitor is killed."""
-    kills: int = request.config.getoption("--monitor-kills")
-    return kills
-
-
-@pytest.fixture
-def promotions(request: pytest.FixtureRequest) -> int:
-    """How many promotions the test of swaps makes."""
-    count: int = request.config.getoption("--promotions")
-    return count
-
-
-@pytest.fixture
-def promotion_events(request: pytest.FixtureRequest) -> int:
-    """How many events it runs over."""
-    count: int = request.config.getoption("--promotion-events")
-    return count
+fuzzed = _given("--fuzzed", "How many messages a fuzzing test reads.")
+chaos = _given("--chaos", "Whether the storm is to be long.")
+chaos_seed = _given("--chaos-seed", "What the storm is drawn from.")
+monitor_kills = _given("--monitor-kills", "How many times the monitor is killed.")
+promotions = _given("--promotions", "How many promotions the test of swaps makes.")
+promotion_events = _given("--promotion-events", "How many events it runs over.")

@@ -1,13 +1,16 @@
 """Seeded telemetry of a few workers, as the watch reads it, with what goes wrong on request."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from models.histograms import Histograms, reference, render_histograms
+from stream.alert_record import Alert
 from stream.quantity import Duration
 from stream.telemetry_record import Counts, Sample, Telemetry, reference_hash
+from stream.watch import Watch
 from stream.watch_sections import DriftSettings, MonitorSettings
 
 START_MS = 1_700_000_000_000 // 3_600_000 * 3_600_000
@@ -28,6 +31,7 @@ DRIFT = DriftSettings(
     adversarial_rows=120,
 )
 MONITOR = MonitorSettings()
+GRACE_INTERVALS = MONITOR.grace // INTERVAL_MS
 
 
 def rows(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -113,3 +117,32 @@ class TelemetryStream:
     def named(self):
         # In the feature set's order, which a worker keeps; the reference's maps are sorted by name.
         return [(name, self.histograms.features[name]) for name in FEATURES if name in self.histograms.features]
+
+
+def watch(**changes: Any) -> Watch:
+    return Watch(DRIFT, MONITOR, changes.pop("references", references), **changes)
+
+
+def run(stream: Iterable[tuple[Telemetry, int]], watched: Watch | None = None) -> tuple[Watch, list[Alert]]:
+    """Let a watch, a new one unless one is given, observe all of it; return it and what it said."""
+    watched = watched or watch()
+    return watched, [alert for record, timestamp in stream for alert in watched.observe(record, timestamp)]
+
+
+def said(alerts: Iterable[Alert]) -> list[tuple[str, str, str]]:
+    return [(alert.state, alert.signal, alert.subject) for alert in alerts]
+
+
+def inflated(start: int, end: int = 10**9, factor: float = 4.0) -> Callable[[int, np.ndarray, np.ndarray], None]:
+    """Return a change that multiplies the amounts of the intervals in [start, end)."""
+
+    def change(number: int, x: np.ndarray, scores: np.ndarray) -> None:
+        if start <= number < end:
+            x[:, 0] *= factor
+
+    return change
+
+
+def at(number: int) -> int:
+    """The end of an interval."""
+    return START_MS + (number + 1) * INTERVAL_MS

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from panels import Panel, Variable, dashboard, quantile
+from panels import Panel, Variable, dashboard, quantile, stat
 
 M: Final = '{model=~"$model"}'
 NO_EVENTS: Final = "not judged yet: fewer than drift.min_events"
@@ -24,53 +24,44 @@ def alarms(title: str, about: str, kind: str, width: int = 8) -> Panel:
 
 
 PANELS: Final = [
-    Panel(
+    stat(
         "Alerts of the monitor",
         "Open now, by signal; the topic alerts says which feature, segment or figure.",
         (("fraudstream_monitor_alerts_firing > 0 or vector(0)", "{{signal}}"),),
-        kind="stat",
         width=8,
         height=5,
         steps=(1,),
     ),
-    Panel(
+    stat(
         "Score drift",
         "Population stability index of the scores against the holdout. From 0.2 on it counts as drift.",
         ((f"fraudstream_score_psi{M}", "{{model}}"),),
-        kind="stat",
-        width=4,
         height=5,
         steps=(0.1, 0.2),
         nothing=NO_EVENTS,
     ),
-    Panel(
+    stat(
         "Caught by review and decline",
         "Share of the frauds known by now that were held, all segments.",
         (('fraudstream_quality_recall{model=~"$model",segment="",threshold="review"}', "{{model}}"),),
         unit="percentunit",
-        kind="stat",
-        width=4,
         height=5,
         nothing=NO_LABELS,
     ),
-    Panel(
+    stat(
         "Frauds known",
         "What the figures of quality rest on. Few frauds prove little.",
         (('fraudstream_quality_frauds{model=~"$model",segment=""}', "{{model}}"),),
-        kind="stat",
-        width=4,
         height=5,
         steps=(30, 100),
         falling=True,
         nothing=NO_LABELS,
     ),
-    Panel(
+    stat(
         "Last label came",
         "How long ago. Figures of quality are those of the decisions labelled by then.",
         (("time() - max(fraudstream_label_last_timestamp_seconds)", "ago"),),
         unit="s",
-        kind="stat",
-        width=4,
         height=5,
         steps=(172800, 345600),
     ),

@@ -3,45 +3,37 @@
 from typing import Final
 
 from line import INSTANCE, W
-from panels import Panel, dashboard, quantile
+from panels import Panel, dashboard, quantile, stat
 
 PANELS: Final = [
-    Panel(
+    stat(
         "Store",
         "Whether the store answers every worker.",
         ((f"max(fraudstream_store_breaker_open{W})", "store"),),
-        kind="stat",
         width=6,
-        height=4,
         steps=(1,),
         texts={"0": "answers", "1": "does not answer"},
     ),
-    Panel(
+    stat(
         "Oldest checkpoint",
         "Longest time since a partition was stored while it had something to store. A killed worker replays that much.",
         ((f"max(fraudstream_checkpoint_age_seconds{W})", "age"),),
         unit="s",
-        kind="stat",
         width=6,
-        height=4,
         steps=(60, 120),
     ),
-    Panel(
+    stat(
         "Partitions paused",
         "Partitions whose intake waits for the store or for unwritten state.",
         ((f"sum(fraudstream_paused_partitions{W})", "paused"),),
-        kind="stat",
         width=6,
-        height=4,
         steps=(1,),
     ),
-    Panel(
+    stat(
         "Users in memory",
         "All workers together.",
         ((f"sum(fraudstream_state_users{W})", "users"),),
-        kind="stat",
         width=6,
-        height=4,
     ),
     Panel(
         "What users' windows take",

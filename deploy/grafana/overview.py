@@ -2,65 +2,47 @@
 
 from typing import Final
 
-from panels import OUTCOMES, Panel, dashboard, quantiles
+from panels import OUTCOMES, Panel, dashboard, quantiles, stat
 
 PANELS: Final = [
-    Panel(
+    stat(
         "Workers up",
         "How many workers answer. Red: none, so nothing is decided.",
         (('sum(up{job="fraudstream-worker"}) or vector(0)', "up"),),
-        kind="stat",
-        width=4,
-        height=4,
         steps=(1, 2),
         falling=True,
     ),
-    Panel(
+    stat(
         "Alerts open",
         "Alerts that fire now; the list below says which. Each has an entry in docs/runbook.md.",
         (('count(ALERTS{alertname=~"Fraudstream.*",alertstate="firing"}) or vector(0)', "alerts"),),
-        kind="stat",
-        width=4,
-        height=4,
         steps=(1, 5),
     ),
-    Panel(
+    stat(
         "Decisions a second",
         "All workers together, over five minutes.",
         (("sum(rate(fraudstream_decisions_total[5m]))", "decisions"),),
         unit="ops",
-        kind="stat",
-        width=4,
-        height=4,
     ),
-    Panel(
+    stat(
         "Behind by",
         "How long the waiting transactions take at the present pace. Above a minute, payments go through undecided.",
         (("fraudstream:lag_age:seconds >= 0 or fraudstream:lag_records:sum == 0", "lag"),),
         unit="s",
-        kind="stat",
-        width=4,
-        height=4,
         steps=(10, 60),
     ),
-    Panel(
+    stat(
         "Slow decisions in an hour",
         "Share that took more than 250 ms from the record's timestamp. The objective allows 1 %.",
         (("fraudstream:decision_latency_slow:ratio_rate1h", "slow"),),
         unit="percentunit",
-        kind="stat",
-        width=4,
-        height=4,
         steps=(0.01, 0.144),
     ),
-    Panel(
+    stat(
         "The monitor looked",
         "Age of the newest interval it has judged. A dead watcher must not look like a quiet stream.",
         (("max(fraudstream_monitor_interval_age_seconds)", "ago"),),
         unit="s",
-        kind="stat",
-        width=4,
-        height=4,
         steps=(60, 300),
     ),
     Panel(

@@ -5,9 +5,10 @@ Sizes are in Grafana's grid of 24 columns.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
-__all__ = ["OUTCOMES", "SOURCE", "Panel", "Variable", "dashboard", "quantile", "quantiles"]
+__all__ = ["OUTCOMES", "SOURCE", "Panel", "Variable", "dashboard", "quantile", "quantiles", "stat"]
 
 SOURCE: Final = {"type": "prometheus", "uid": "fraudstream-prometheus"}
 COLUMNS: Final = 24
@@ -37,6 +38,10 @@ class Panel:
     show: str = ""
     nothing: str = ""
     colours: dict[str, str] = field(default_factory=dict)
+
+
+#: One figure of the row on top.
+stat: Final = partial(Panel, kind="stat", width=4, height=4)
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,9 @@ if TYPE_CHECKING:
 def evaluate(invocation: Invocation, files: tuple[str, ...], protocol: str | None, **options: Any) -> None:
     """Say how good MODEL is on the labelled transactions in DATA.
 
-    MODEL is a bundle's folder or a version of the registry, DATA a CSV, Parquet or JSON-lines file. Every figure comes
-    with its 95 % interval: ranking, the thresholds and what they cost, calibration, and the same by country, channel
-    and amount.
+    MODEL is a bundle's folder, or the name or number of a version of the registry; DATA a CSV, Parquet or JSON-lines
+    file. Every figure comes with its 95 % interval: ranking, the thresholds and what they cost, calibration, and the
+    same by country, channel and amount.
 
     With --protocol handbook, DATA alone is given: the default ensemble, its base models, a random forest and a logistic
     regression learn from 7 days, wait 7 days for labels, and are compared on the 7 days after them, as in the Fraud

@@ -25,7 +25,7 @@ from stream.verbs.invocation import Invocation, example, passed
 @click.option(
     "--model",
     metavar="MODEL",
-    help="The version that decided, or its bundle's directory; chooses among repeats.  [default: the first's]",
+    help="The version that decided, its number or bundle's directory; chooses among repeats.  [default: the first's]",
 )
 @click.option("--json", "plain", is_flag=True, help="Print JSON instead of a table.")
 @passed

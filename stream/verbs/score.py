@@ -14,7 +14,9 @@ from stream.verbs.invocation import Invocation, count, example, passed
 @click.command(epilog=example("fraudstream score payments.csv --model var/models/first -o scores.parquet"))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "--model", metavar="MODEL", help="A bundle's directory, or a version.  [default: the one that workers take now]"
+    "--model",
+    metavar="MODEL",
+    help="A bundle's directory, or a version's name or number.  [default: the one that workers take now]",
 )
 @click.option(
     "-o",

@@ -19,6 +19,7 @@ from kafka_topics import Topics
 from line_output import create_line, read_line
 from models.bundle import Bundle
 from small_models import small_model
+from spread import spread
 from throughput import measure
 from traffic import traffic
 from worker_process import WorkerProcess
@@ -56,7 +57,7 @@ def table(events: int = EVENTS, pairs: int = PAIRS) -> list[tuple[str, str, str]
     name = f"top-3 reasons at a {REVIEW_RATE:.0%} review rate, {2 * TREES} trees: more CPU an event"
     return [
         (name, f"{statistics.median(more):.1%} ({min(more):.1%} to {max(more):.1%})", f"≤ {BOUND:.0%}"),
-        ("  µs of CPU an event, with / without", f"{_spread(cpu['with'])} / {_spread(cpu['without'])}", ""),
+        ("  µs of CPU an event, with / without", f"{spread(cpu['with'])} / {spread(cpu['without'])}", ""),
     ]
 
 
@@ -79,10 +80,6 @@ def run(topics: Topics, source: str, bundle: Bundle) -> tuple[float, np.ndarray,
     held = [one for one in decisions if one["decision"] != "approve"]
     assert all(len(one["reasons"]) == REASONS for one in held)
     return spent, np.array([one["score"] for one in decisions], np.float32), len(held)
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

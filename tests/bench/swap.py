@@ -6,7 +6,6 @@ came just before it, so that a busy machine is busy for both. The models hold 2 
 PYTHONPATH=.:tests:tests/bench .venv/bin/python tests/bench/swap.py [ROUNDS]   1 by default, of eight swaps
 """
 
-import statistics
 import sys
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from latency import RATE, WARM_SECS, timed_latencies
 from line_output import create_line
 from models.bundle import Bundle
 from small_models import promote, small_model
+from spread import spread
 from worker_process import WorkerProcess
 
 TREES = 300  # of each library
@@ -106,14 +106,10 @@ def table(rounds: int = 1) -> list[tuple[str, str, str]]:
     print("swap, p99 ms before", np.round(before, 1), "during", np.round(during, 1), file=sys.stderr)
     ratios = [after / earlier for earlier, after in zip(before, during, strict=True)]
     return [
-        (f"p99 during a swap / before, at {RATE} events/s, exactly once", _spread(ratios), f"≤ {P99_BOUND}"),
-        ("  p99 ms before / during", f"{_spread(before)} / {_spread(during)}", ""),
-        (f"promoted to ready, {2 * TREES} trees, kernels compiled, s", _spread(ready), f"≤ {READY_BOUND_SECS}"),
+        (f"p99 during a swap / before, at {RATE} events/s, exactly once", spread(ratios), f"≤ {P99_BOUND}"),
+        ("  p99 ms before / during", f"{spread(before)} / {spread(during)}", ""),
+        (f"promoted to ready, {2 * TREES} trees, kernels compiled, s", spread(ready), f"≤ {READY_BOUND_SECS}"),
     ]
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.bootstrap import bootstrap_interval, draws, group_codes, intervals, paired_bootstrap
+from models.bootstrap import RESAMPLES, _weighted, draws, group_codes, intervals, paired_bootstrap
 from models.metrics import auc_roc, average_precision
 
 
@@ -15,6 +15,12 @@ def sample(users=40, each=10, seed=0, signal=1.5):
     labels = (rng.random(users * each) < 0.2).astype(np.int8)
     scores = (signal * labels + mood + 0.5 * rng.normal(size=users * each)).astype(np.float32)
     return scores, labels, group
+
+
+def interval_of(statistic, labels, scores, *, seed, groups, resamples=RESAMPLES):
+    codes = group_codes(groups)
+    figure = _weighted(statistic, scores, labels, codes)
+    return intervals(figure, codes.max() + 1, seed=seed, resamples=resamples)[0]
 
 
 def test_groups_are_numbered_as_they_appear():
@@ -38,8 +44,8 @@ def test_counting_users_equals_repeating_their_rows(statistic):
     def plainly(scores, labels):
         return statistic(scores, labels)
 
-    fast = bootstrap_interval(statistic, labels, scores, seed=3, groups=group, resamples=30)
-    slow = bootstrap_interval(plainly, labels, scores, seed=3, groups=group, resamples=30)
+    fast = interval_of(statistic, labels, scores, seed=3, groups=group, resamples=30)
+    slow = interval_of(plainly, labels, scores, seed=3, groups=group, resamples=30)
     assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high))
     assert fast.value == pytest.approx(statistic(scores, labels))
     assert fast.low < fast.value < fast.high
@@ -47,9 +53,9 @@ def test_counting_users_equals_repeating_their_rows(statistic):
 
 def test_the_same_seed_gives_the_same_interval_and_another_gives_another():
     scores, labels, group = sample()
-    one, same = (bootstrap_interval(auc_roc, labels, scores, seed=1, groups=group) for _ in range(2))
+    one, same = (interval_of(auc_roc, labels, scores, seed=1, groups=group) for _ in range(2))
     assert one == same
-    assert one != bootstrap_interval(auc_roc, labels, scores, seed=2, groups=group)
+    assert one != interval_of(auc_roc, labels, scores, seed=2, groups=group)
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say_and_rows_would_not():
@@ -58,7 +64,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say_and_rows_would_not(
     for seed in range(100, 200):
         scores, _, group = sample(seed=seed)
         for groups, held in ((group, "user"), (np.arange(len(group)), "row")):
-            found = bootstrap_interval(mean_score, one_of_each(scores), scores, seed=1, groups=groups, resamples=100)
+            found = interval_of(mean_score, one_of_each(scores), scores, seed=1, groups=groups, resamples=100)
             if held == "user":
                 by_user += found.low <= truth <= found.high
             else:
@@ -84,7 +90,7 @@ def test_a_paired_difference_is_far_better_known_than_either_figure():
     scores, labels, group = sample(users=150)
     rng = np.random.default_rng(1)
     better = scores + 0.15 * labels + 0.02 * rng.normal(size=len(scores)).astype(np.float32)
-    own = bootstrap_interval(auc_roc, labels, scores, seed=1, groups=group)
+    own = interval_of(auc_roc, labels, scores, seed=1, groups=group)
     found = paired_bootstrap(auc_roc, labels, better, scores, seed=1, groups=group)
     assert found.value == pytest.approx(auc_roc(better, labels) - auc_roc(scores, labels))
     assert 0 < found.low < found.value < found.high
@@ -99,7 +105,7 @@ def test_a_model_compared_with_itself_differs_by_nothing():
 
 def test_a_figure_that_few_draws_have_gets_no_interval():
     labels = np.array([1, 0, 0, 0], np.int8)
-    found = bootstrap_interval(auc_roc, labels, np.arange(4.0), seed=1, groups=np.arange(4))
+    found = interval_of(auc_roc, labels, np.arange(4.0), seed=1, groups=np.arange(4))
     assert found.value == 0.0
     assert np.isnan([found.low, found.high]).all()
 

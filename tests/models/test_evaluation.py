@@ -8,22 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.bootstrap import group_codes
+from models.bootstrap import group_codes, intervals
 from models.errors import EvaluationError
-from models.evaluation import Plan, Sample, evaluate
+from models.evaluation import CostFigures, Plan, Sample, ThresholdFigures, evaluate
 from models.evaluation_calibration import (
     LineOfGroups,
     ReliabilityOfGroups,
     brier,
     calibration_line,
-    log_odds_of,
     reliability,
 )
-from models.evaluation_cards import CardPrecision, card_precision_at
+from models.evaluation_cards import CardPrecision
 from models.evaluation_curves import curve, histogram
-from models.evaluation_policy import PolicySums, Prices, recall_and_cost
+from models.evaluation_policy import PolicySums, Prices
 from models.evaluation_ranking import Ranking
-from models.evaluation_segments import LEAST, MOST_SEGMENTS, OTHERS, amount_bands, segments
+from models.evaluation_segments import LEAST, MOST_SEGMENTS, OTHERS, SegmentFigures, amount_bands
 from models.folds import DAY_MS
 from models.policy import Thresholds
 
@@ -93,7 +92,7 @@ def naive_card_precision(scores, labels, users, times, k, drop):
 @given(events(), st.integers(1, 7), st.booleans())
 def test_card_precision_equals_brute_force(rows, k, drop):
     scores, labels, users, times = rows
-    found = card_precision_at(scores, labels, times, users, k=k, drop_detected=drop)
+    found = CardPrecision(scores, labels, times, users, k=k, drop_detected=drop)(np.ones(USERS, np.int64))[0]
     assert found == pytest.approx(naive_card_precision(scores, labels, users, times, k, drop))
 
 
@@ -134,7 +133,8 @@ def test_a_long_day_is_read_as_far_as_needed():
 def test_threshold_figures_and_costs_equal_a_count_by_hand(rows):
     scores, labels, users, _ = rows
     amounts = 10.0 + 5.0 * users
-    found = recall_and_cost(scores, labels, amounts, THRESHOLDS, Prices(review=3.0, wrong_decline=20.0))
+    prices, alone = Prices(review=3.0, wrong_decline=20.0), np.zeros(len(scores), np.int32)
+    found = PolicySums(scores, labels, amounts, alone, THRESHOLDS, prices)(np.ones(1, np.int64))
     missed = reviews = wrong = lost = 0.0
     for score, fraud, amount in zip(scores, labels, amounts, strict=True):
         lost += amount if fraud else 0.0
@@ -144,11 +144,11 @@ def test_threshold_figures_and_costs_equal_a_count_by_hand(rows):
             reviews += 3.0
         elif not fraud:
             wrong += 20.0
-    cost = found.cost
+    cost = CostFigures(*found[10:])
     assert (cost.missed_frauds, cost.reviews, cost.wrong_declines, cost.without_model) == (missed, reviews, wrong, lost)
     assert cost.total == pytest.approx(missed + reviews + wrong)
-    for at, threshold in ((found.review, 0.5), (found.decline, 0.8)):
-        held = scores >= np.float32(threshold)
+    for at in (ThresholdFigures(0.5, *found[:5]), ThresholdFigures(0.8, *found[5:10])):
+        held = scores >= np.float32(at.threshold)
         assert at.rate == pytest.approx(held.mean())
         for value, part, whole in (
             (at.precision, held & (labels == 1), held),
@@ -208,14 +208,6 @@ def test_where_no_line_is_likeliest_there_is_none(log_odds, labels):
     assert np.isnan(found(np.ones(1, np.int64))).all()
 
 
-def test_the_ends_of_the_scale_have_finite_log_odds():
-    found = log_odds_of(np.array([0.0, 0.5, 1.0], np.float32))
-    assert np.isfinite(found).all()
-    assert found[1] == 0.0
-    assert found[0] < -80
-    assert found[2] > 16
-
-
 @given(events(), counts())
 def test_brier_and_bins_by_counts_equal_those_of_repeated_rows(rows, counts):
     scores, labels, users, _ = rows
@@ -246,6 +238,11 @@ def test_bins_hold_equal_numbers_of_events_unless_scores_are_equal():
 # --- segments --------------------------------------------------------------------------------------------------------
 
 
+def segments(values, scores, labels, groups, resamples):
+    figures, number = SegmentFigures(values, scores, labels, groups, THRESHOLDS), int(groups.max()) + 1
+    return figures.segments(intervals(figures, number, seed=1, resamples=resamples), number)
+
+
 def test_a_segment_with_too_few_frauds_has_no_figure_that_needs_them():
     n = 400
     values = ["DE"] * 300 + ["FR"] * 100
@@ -253,7 +250,7 @@ def test_a_segment_with_too_few_frauds_has_no_figure_that_needs_them():
     labels[:40] = 1
     labels[300 : 300 + LEAST - 1] = 1
     scores = np.random.default_rng(0).random(n).astype(np.float32)
-    large, small = segments(values, scores, labels, np.arange(n, dtype=np.int32), THRESHOLDS, seed=1, resamples=20)
+    large, small = segments(values, scores, labels, np.arange(n, dtype=np.int32), resamples=20)
     assert (large.name, large.events, large.frauds, large.enough) == ("DE", 300, 40, True)
     assert large.recall.value == pytest.approx((scores[:40] >= 0.5).mean())
     assert large.false_positive_rate.value == pytest.approx((scores[40:300] >= 0.5).mean())
@@ -268,7 +265,7 @@ def test_many_segments_become_the_largest_and_all_others():
     n = len(values)
     labels = (np.arange(n) % 2).astype(np.int8)
     scores = np.full(n, 0.6, np.float32)
-    found = segments(values, scores, labels, np.zeros(n, np.int32), THRESHOLDS, seed=1, resamples=2)
+    found = segments(values, scores, labels, np.zeros(n, np.int32), resamples=2)
     assert len(found) == MOST_SEGMENTS
     assert [one.name for one in found[:2]] == ["unknown", "c0"]
     assert found[-1].name == OTHERS
@@ -297,7 +294,8 @@ def test_curves_pass_through_their_thresholds_and_a_histogram_adds_up():
         assert recall == pytest.approx(labels[seen].sum() / labels.sum())
         assert precision == pytest.approx(labels[seen].mean())
     assert (found.false_positive_rate[-1], found.recall[-1]) == (1.0, 1.0)
-    shares = histogram(log_odds_of(np.clip(scores / 2, 0.01, 0.99)), labels)
+    chances = np.clip(scores / 2, 0.01, 0.99)
+    shares = histogram(np.log(chances) - np.log1p(-chances), labels)
     assert sum(shares.honest) == pytest.approx(1)
     assert sum(shares.fraud) == pytest.approx(1)
 

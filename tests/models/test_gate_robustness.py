@@ -45,12 +45,14 @@ def test_a_model_that_rests_on_many_fields_passes(four):
 
 
 def test_a_model_blind_without_one_field_fails_and_names_what_is_missing(four):
+    def blind(x):
+        return np.where((x[:, 1] == 0) & (x[:, 2] == 0), 0.0, x.sum(axis=1))
+
     missing = {
         "country, missing from this payment": [1],
         "country, missing from every payment": [1, 2],
         "device_id": [],
     }
-    blind = lambda x: np.where((x[:, 1] == 0) & (x[:, 2] == 0), 0.0, x.sum(axis=1))  # noqa: E731
     gates = gates_of(*four, blind, missing, replace(BOUNDS, min_missing_share=0.35))
     assert failed(gates) == ["precision left with a field missing"]
     assert gates[0].note == "lowest: country, missing from every payment"
@@ -63,8 +65,10 @@ def test_where_no_feature_reads_a_field_none_can_be_missing(four):
 
 
 def test_a_model_that_one_percent_of_noise_on_the_amount_confuses_fails(four):
+    def digits(x):
+        return leaning([1, 1, 1, 1])(x) + 5 * np.sin(x[:, 0].astype(np.float64) * 1e3)
+
     x, _ = four
-    digits = lambda x: leaning([1, 1, 1, 1])(x) + 5 * np.sin(x[:, 0].astype(np.float64) * 1e3)  # noqa: E731
     known = leaning([1, 1, 1, 1])(x) > 22
     teased = (known | (digits(x) > 26)).astype(np.int8)
     assert failed(gates_of(x, teased, digits)) == ["precision left with 1% noise on the amount"]

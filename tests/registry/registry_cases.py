@@ -1,9 +1,13 @@
 """What the tests of the registry share: feature sets, wide bounds, what is on record, another holdout."""
 
 from dataclasses import replace
+from pathlib import Path
+
+import msgspec
 
 from models.gate import Bounds
 from models.holdout import read_holdout, write_holdout
+from stream.registry_directory import AUDIT, Entry
 
 SMALLER = b"""
 name = "smaller"
@@ -61,8 +65,13 @@ def aliases(office):
     return {alias: one.name for one in office.registry.versions() for alias in one.aliases}
 
 
+def audit(directory):
+    """Return every line of the audit file, oldest first."""
+    return [msgspec.json.decode(line, type=Entry) for line in Path(directory, AUDIT).read_bytes().splitlines()]
+
+
 def actions(office):
-    return [(entry.action, entry.version, entry.by) for entry in office.versions.audit()]
+    return [(entry.action, entry.version, entry.by) for entry in audit(office.versions.directory)]
 
 
 def shifted(path, to, days):

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pyarrow.parquet as pq
 import pytest
-from registry_cases import WIDE, actions, aliases
+from registry_cases import WIDE, actions, aliases, audit
 
 from models.errors import NoCudaError
 from models.gate import Bounds
@@ -47,8 +47,8 @@ def test_a_promotion_names_the_version_to_workers_in_the_registry_and_on_record(
         ("registered", second, ""),
         ("promoted", second, "Bob"),
     ]
-    assert office.versions.audit()[-1].replaced == first
-    assert [gate.name for gate in office.versions.audit()[-1].gates] == [
+    assert audit(office.versions.directory)[-1].replaced == first
+    assert [gate.name for gate in audit(office.versions.directory)[-1].gates] == [
         gate["name"] for gate in json.loads(office.registry.find(second).tags["gates"])
     ]
 
@@ -201,7 +201,7 @@ def test_what_cannot_be_judged_is_promoted_only_where_somebody_answers_for_it(ma
     assert office.registry.find(name).tags["gates.verdict"] == "not judged"
     assert office.versions.pointer() is None
     assert unsure.promote(name, "Ada", accept_unjudged=True).version == name
-    assert [(entry.action, entry.unjudged_accepted) for entry in office.versions.audit()[1:]] == [
+    assert [(entry.action, entry.unjudged_accepted) for entry in audit(office.versions.directory)[1:]] == [
         ("refused", False),
         ("promoted", True),
     ]
@@ -252,7 +252,7 @@ def test_workers_on_a_gpu_get_their_version_from_a_machine_without_one_on_somebo
         for_gpu.promote(name, "Ada")
     done = for_gpu.promote(name, "Ada", accept_unjudged=True)
     assert office.versions.pointer().version == name
-    assert office.versions.audit()[-1].unjudged_accepted
+    assert audit(office.versions.directory)[-1].unjudged_accepted
     assert {gate.name for gate in done.gates if not gate.passed} == {
         "milliseconds a batch of 512",
         "MiB resident after loading",

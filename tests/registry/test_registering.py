@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pyarrow.parquet as pq
 import pytest
-from registry_cases import shifted
+from registry_cases import audit, shifted
 
 from models.bundle import open_bundle
 from models.holdout import holdout_path, read_holdout, write_holdout
@@ -52,7 +52,7 @@ def test_a_holdout_names_users_so_its_copy_is_its_owner_s_alone(made, settings):
 def test_registering_the_same_bundle_again_changes_nothing(made, settings):
     assert register(made / "a", None, settings) == register(made / "a", None, settings)
     assert len(Registry(settings).versions()) == 1
-    assert [entry.action for entry in Versions(Path(settings.directory)).audit()] == ["registered"]
+    assert [entry.action for entry in audit(settings.directory)] == ["registered"]
 
 
 def test_another_holdout_for_the_same_version_is_refused(made, settings, tmp_path):

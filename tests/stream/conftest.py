@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from clock import Clock
+from decided import write_versions
 from kafka_server import KafkaServer
 from kafka_topics import Row, Topics
 from line_output import LineOutput
 from line_thread import line_settings, threaded_crew
 from models.bundle import Bundle
 from monitor_scene import Scene, scene_on
-from small_models import promote, small_model
+from small_models import FOREIGN_FEATURES, other_features, promote, small_model
+from state.features import parse_feature_set
+from swap_stand import Stand
 from traffic import START_MS, traffic
 
 EVENTS = 3_000
@@ -30,6 +34,12 @@ class Calm:
     source: str
     rows: list[Row]
     output: LineOutput
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still until it is set."""
+    return Clock()
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +68,34 @@ def watched_registry(tmp_path_factory, watched_bundle: Bundle) -> Path:
     registry: Path = tmp_path_factory.mktemp("watched-registry")
     promote(registry, watched_bundle)
     return registry
+
+
+@pytest.fixture(scope="session")
+def four_versions(tmp_path_factory) -> Path:
+    """A directory with the bundles v1 to v4."""
+    directory: Path = tmp_path_factory.mktemp("four-versions")
+    write_versions(directory, ("v1", "v2", "v3", "v4"))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory) -> dict[str, Bundle]:
+    """Three versions over the default features, one over others, one that needs a field the state does not keep."""
+    folder = tmp_path_factory.mktemp("bundles")
+    found = {name: small_model(folder / name, seed) for seed, name in enumerate("abc")}
+    found["other"] = small_model(folder / "other", 7, other_features())
+    found["foreign"] = small_model(folder / "foreign", 8, parse_feature_set(FOREIGN_FEATURES))
+    return found
+
+
+@pytest.fixture
+def stand(tmp_path: Path, bundles: dict[str, Bundle]) -> Stand:
+    """A worker's stand where version a was promoted and scores."""
+    found = Stand(tmp_path, bundles)
+    found.promote("a")
+    found.begin()
+    found.look()
+    return found
 
 
 @pytest.fixture

@@ -2,26 +2,20 @@
 
 import random
 
+from clock import Clock
 from stream.breaker import FIRST_SECS, LONGEST_SECS, Breaker
 from stream.observer import Observer
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
 def test_a_closed_breaker_lets_everybody_ask():
-    breaker = Breaker(Clock(), Observer())
+    breaker = Breaker(Clock(0.0), Observer())
 
     assert breaker.allows()
     assert not breaker.is_open
 
 
 def test_after_a_failure_nobody_asks_until_the_pause_is_over():
-    clock = Clock()
+    clock = Clock(0.0)
     breaker = Breaker(clock, Observer(), random.Random(1))
     breaker.failed("no answer")
 
@@ -32,7 +26,7 @@ def test_after_a_failure_nobody_asks_until_the_pause_is_over():
 
 
 def test_the_pause_grows_up_to_a_bound():
-    clock = Clock()
+    clock = Clock(0.0)
     breaker = Breaker(clock, Observer(), random.Random(1))
     for _ in range(50):
         breaker.failed("no answer")
@@ -42,7 +36,7 @@ def test_the_pause_grows_up_to_a_bound():
 
 
 def test_one_success_closes_it_and_forgets_the_failures():
-    clock = Clock()
+    clock = Clock(0.0)
     breaker = Breaker(clock, Observer(), random.Random(1))
     for _ in range(5):
         breaker.failed("no answer")
@@ -57,7 +51,7 @@ def test_one_success_closes_it_and_forgets_the_failures():
 def test_many_workers_do_not_come_back_at_the_same_moment():
     pauses = set()
     for seed in range(20):
-        clock = Clock()
+        clock = Clock(0.0)
         breaker = Breaker(clock, Observer(), random.Random(seed))
         breaker.failed("no answer")
         while not breaker.allows():

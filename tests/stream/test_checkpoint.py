@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import stream.checkpoint
+from clock import Clock
 from state.errors import StoreUnavailable
 from state.events import Events
 from state.features import StateSpec, default_feature_set
@@ -28,13 +29,6 @@ SPEC, FEATURES = StateSpec(), default_feature_set()
 INTERVAL_SECS = 10
 DAY_MS = 86_400_000
 DEADLINE_SECS = 20
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def log_of(count: int, users: int, seed: int = 1) -> list[tuple[bytes, int]]:
@@ -96,7 +90,7 @@ class Bench:
     """One partition and its checkpointer, driven by hand as the worker's loop drives them."""
 
     def __init__(self, store, log, now_ms=wall_clock_ms) -> None:
-        self.store, self.log, self.clock = store, log, Clock()
+        self.store, self.log, self.clock = store, log, Clock(0.0)
         self.breaker = Breaker(self.clock, Observer(), random.Random(1))
         self.checkpointer = Checkpointer(
             store, Observer(), self.breaker, self.clock, interval_secs=INTERVAL_SECS, now_ms=now_ms

@@ -226,20 +226,20 @@ def test_a_redis_that_evicts_or_is_down_is_a_failure_and_a_good_one_is_not(look,
     assert "cannot be used now" in down["store"][0][1]
 
 
+def open_store(settings, topics, line, partitions):
+    """The store as a worker opens it whose input has so many partitions."""
+    name = line.transactions
+    cluster, state = describe_cluster(topics.admin), settings.state_spec().hash
+    store = make_store(settings, Namespace(cluster, name, name, topic_id(topics.admin, name), state, partitions))
+    store.open()
+    return store
+
+
 def test_state_ahead_of_the_committed_offsets_is_a_failure(look, kafka, topics, produce, model_bundle, tmp_path):
     line = create_line(topics)
     produce(line.transactions, keyed(100))
     settings = settings_of(kafka, model_bundle, tmp_path, line)
-    namespace = Namespace(
-        describe_cluster(topics.admin),
-        line.transactions,
-        line.transactions,
-        topic_id(topics.admin, line.transactions),
-        settings.state_spec().hash,
-        4,
-    )
-    store = make_store(settings, namespace)
-    store.open()
+    store = open_store(settings, topics, line, partitions=4)
     for partition in range(4):
         store.begin(partition, 10)
     store.close()
@@ -257,16 +257,7 @@ def test_state_ahead_of_the_committed_offsets_is_a_failure(look, kafka, topics, 
 def test_state_of_another_partition_count_is_refused_with_the_choices(look, kafka, topics, model_bundle, tmp_path):
     line = create_line(topics)
     settings = settings_of(kafka, model_bundle, tmp_path, line)
-    namespace = Namespace(
-        describe_cluster(topics.admin),
-        line.transactions,
-        line.transactions,
-        topic_id(topics.admin, line.transactions),
-        settings.state_spec().hash,
-        2,
-    )
-    store = make_store(settings, namespace)
-    store.open()
+    store = open_store(settings, topics, line, partitions=2)
     store.begin(0, 0)
     store.close()
     found = look(line)

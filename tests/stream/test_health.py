@@ -17,19 +17,6 @@ from stream.health import Health, HealthServer
 from stream.metrics import PrometheusObserver
 
 
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def health(clock):
     return Health(clock, stuck_secs=60.0)

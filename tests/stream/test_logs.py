@@ -24,19 +24,6 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 USER, TRANSACTION = "cardholder-77", "tx-4000123412341234"
 
 
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def stream():
     """Logging as a worker sets it up, at debug level, into memory; put back afterwards."""

@@ -20,19 +20,6 @@ from stream.observer import BatchReport, Observers
 from stream.tally import Histogram, quantile
 
 
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def observer(clock):
     return PrometheusObserver(clock, started_at=1_700_000_000.0)

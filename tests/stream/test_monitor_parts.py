@@ -11,6 +11,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from faust.types.auth import SASLMechanism
 from prometheus_client import generate_latest
 
+from clock import Clock
 from models.quality_rows import Decided
 from models.quality_watch import QualitySnapshot, QualityWatch
 from monitor_log import Story, labelled, telemetry
@@ -130,13 +131,6 @@ def test_one_that_slept_while_another_took_over_does_not_take_the_topics_back():
     dealt = OneActive(0).assign(Cluster(), {"a": sleeper.metadata(["telemetry"]), "b": awake.metadata(["telemetry"])})
     assert [topic for topic, _ in dealt["b"].assignment] == ["telemetry"]
     assert dealt["a"].assignment == []
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self):
-        return self.now
 
 
 def test_an_unknown_version_is_looked_for_again_only_after_some_seconds(tmp_path):

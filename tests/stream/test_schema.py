@@ -18,7 +18,6 @@ from stream.mapping import Limits, Mapping
 from stream.schema import (
     asyncapi,
     dead_letter_headers_schema,
-    decision_schema,
     record_schema,
     transaction_schema,
     write_schemas,
@@ -103,7 +102,7 @@ def encoded(count: int) -> list[bytes]:
 
 
 def test_encoded_decisions_fit_the_schema_and_altered_ones_do_not():
-    schema = decision_schema()
+    schema = record_schema("decision")
     for value in encoded(40):
         decision = orjson.loads(value)
         assert fits(decision, schema)
@@ -246,4 +245,4 @@ def test_the_schemas_are_written_as_files(tmp_path):
         "dead_letter_headers.schema.json",
         "asyncapi.json",
     ]
-    assert orjson.loads(paths[1].read_bytes()) == decision_schema()
+    assert orjson.loads(paths[1].read_bytes()) == record_schema("decision")

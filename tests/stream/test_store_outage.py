@@ -5,6 +5,7 @@ Equal means decisions, dead letters and feature rows by source partition and off
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import orjson
 import pytest
@@ -13,7 +14,7 @@ from redis import Redis
 import stream.assignment
 from committed import committed
 from kafka_topics import Row, Topics, wait_until
-from line_thread import LineThread, ThreadedCrew, line_settings, threaded_crew
+from line_thread import Hold, LineThread, ThreadedCrew, line_settings, threaded_crew
 from redis_server import RedisServer
 from state.errors import DamagedRecord, StoreMismatch, StoreUnavailable
 from stored import stored
@@ -220,18 +221,9 @@ def test_a_store_that_hangs_when_partitions_are_assigned_is_waited_for(
 def test_a_store_that_lost_state_under_a_running_worker_is_recovered_from_the_log(
     topics: Topics, calm, line: ThreadedCrew, own_redis: RedisServer, disaster: str
 ):
-    worker = line.here("w", start=False, **{"worker.max_batch": 32})
-    early, late = worker.hold("committing", 12), worker.hold("committing", 40)
-    worker.start()
-    assert early.reached.wait(30)
-    snapshot = own_redis.snapshot()
-    early.release()
-    assert late.reached.wait(30)
+    worker, late, snapshot = held_past_a_snapshot(line, own_redis)
     begun = worker.count("recovering")
-    if disaster == "wiped":
-        own_redis.flush()
-    else:
-        own_redis.restore(snapshot)
+    lose_state(own_redis, disaster, snapshot)
     late.release()
     settle(line, worker)
     worker.wait_until(lambda: replayed_to_the_end(worker), "what was lost is replayed")
@@ -243,6 +235,25 @@ def test_a_store_that_lost_state_under_a_running_worker_is_recovered_from_the_lo
     assert found.offsets == committed(topics, line.group, calm.source)
 
 
+def held_past_a_snapshot(crew: ThreadedCrew, redis: RedisServer) -> tuple[LineThread, Hold, Path]:
+    """Return a worker that is held at its 40th commit, what holds it, and the store as it was at the 12th."""
+    worker = crew.here("w", start=False, **{"worker.max_batch": 32})
+    early, late = worker.hold("committing", 12), worker.hold("committing", 40)
+    worker.start()
+    assert early.reached.wait(30)
+    snapshot = redis.snapshot()
+    early.release()
+    assert late.reached.wait(30)
+    return worker, late, snapshot
+
+
+def lose_state(redis: RedisServer, disaster: str, snapshot: Path) -> None:
+    if disaster == "wiped":
+        redis.flush()
+    else:
+        redis.restore(snapshot)
+
+
 def replayed_to_the_end(worker: LineThread) -> bool:
     return all(p.phase is Phase.LIVE for p in worker.app.worker._assignment.held.values())
 
@@ -251,20 +262,11 @@ def replayed_to_the_end(worker: LineThread) -> bool:
 def test_a_store_that_lost_state_while_nobody_ran_is_recovered_from_the_log(
     topics: Topics, calm, line: ThreadedCrew, own_redis: RedisServer, disaster: str
 ):
-    worker = line.here("w", start=False, **{"worker.max_batch": 32})
-    early, late = worker.hold("committing", 12), worker.hold("committing", 40)
-    worker.start()
-    assert early.reached.wait(30)
-    snapshot = own_redis.snapshot()
-    early.release()
-    assert late.reached.wait(30)
+    worker, late, snapshot = held_past_a_snapshot(line, own_redis)
     worker.app.stop()
     late.release()
     assert worker.end() == 0, worker.errors
-    if disaster == "wiped":
-        own_redis.flush()
-    else:
-        own_redis.restore(snapshot)
+    lose_state(own_redis, disaster, snapshot)
     line.here("w")
 
     assert line.finish().differences(calm.output) == []

@@ -5,134 +5,21 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.ensemble import OnnxEngine, forest_engine, read_forests
 from models.errors import ModelError
-from models.self_check import awkward_rows, check_engine
-from small_models import FOREIGN_FEATURES, OTHER_FEATURES, other_features, promote, small_model
+from small_models import OTHER_FEATURES, other_features, promote
 from state.events import currency_code
-from state.features import parse_feature_set
 from state.windows import is_warm
-from stream.app import _Models, _swapper
-from stream.errors import StartupError
 from stream.logs import LogObserver
-from stream.model_cache import ModelCache
-from stream.observer import Observer, Observers
+from stream.observer import Observers
 from stream.scoring import first_model, prove
 from stream.settings import load_settings
-from stream.sources import CHAMPION, DirectorySource
-
-
-class Told(Observer):
-    """Every hook of a swap, in order."""
-
-    def __init__(self):
-        self.events = []
-        self.kernels = []
-        self.current = None
-
-    def preparing(self, version):
-        self.events.append(("preparing", version))
-
-    def swapped(self, *, model, engine, feature_set, former, approved_by):
-        self.events.append(("swapped", former, model, approved_by))
-
-    def window_kernel(self, *, feature_set, failure):
-        self.kernels.append((feature_set, failure))
-
-    def swap_refused(self, version, running, sentence):
-        self.events.append(("refused", version, running, sentence))
-
-    def followed(self, *, failure, is_current):
-        self.current = (failure, is_current)
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-class FakeLine:
-    """Keeps the scorer it is told to use."""
-
-    def __init__(self):
-        self.scorer = None
-
-    def use(self, scorer):
-        self.scorer = scorer
-
-
-@dataclass(frozen=True)
-class Around:
-    feature_bytes: int = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    """Three versions over the default features, one over others, one that needs a field the state does not keep."""
-    folder = tmp_path_factory.mktemp("bundles")
-    found = {name: small_model(folder / name, seed) for seed, name in enumerate("abc")}
-    found["other"] = small_model(folder / "other", 7, other_features())
-    found["foreign"] = small_model(folder / "foreign", 8, parse_feature_set(FOREIGN_FEATURES))
-    return found
-
-
-class Stand:
-    """A registry, a worker's cache, and a swapper that looks when it is told to."""
-
-    def __init__(self, folder, bundles, **more):
-        self.registry, self.cache = folder / "registry", folder / "cache"
-        self.bundles = bundles
-        self.told, self.clock, self.line = Told(), Clock(), FakeLine()
-        followed = {"model.follow": str(self.registry), "model.cache": str(self.cache), **more}
-        self.settings = load_settings(None, {}, followed)
-        self.renewals, self.can_renew = [], True
-
-    def begin(self, around=Around()):
-        first = first_model(self.settings)
-        models = _Models(self.settings, self.settings.state_spec(), around)
-        running = models.model(first.scoring, first.pointer)
-        self.swapper = _swapper(self.settings, self.told, models, running)
-        self.swapper._clock = self.clock
-        self.line.use(running.scorer)
-        return first
-
-    def promote(self, name, by="ada"):
-        return promote(self.registry, self.bundles[name], by)
-
-    def look(self, secs=5.0):
-        """Let the swapper look once, and the loop come to the end of a batch."""
-        self.clock.now += secs
-        self.swapper.poll()
-        self.swapper.swap(self.line, self.renew)
-
-    def renew(self, make_windows):
-        self.renewals.append(make_windows().feature_set.hash)
-        return self.can_renew
-
-    @property
-    def version(self):
-        return self.line.scorer.encoder._model
-
-    def kinds(self):
-        return [event[0] for event in self.told.events]
-
-
-@pytest.fixture
-def stand(tmp_path, bundles):
-    found = Stand(tmp_path, bundles)
-    found.promote("a")
-    found.begin()
-    found.look()
-    return found
+from stream.sources import CHAMPION
+from swap_stand import Around, Stand, spoil_byte
 
 
 def test_a_promotion_is_taken_up_at_the_end_of_a_batch_and_not_before(stand):
@@ -198,13 +85,6 @@ def test_the_same_version_approved_again_is_no_swap(stand):
     stand.look()
     assert stand.kinds() == []
     assert stand.told.current == ("", True)
-
-
-def spoil_byte(registry, version):
-    path = registry / version / "lightgbm.txt"
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    path.write_bytes(bytes(raw))
 
 
 def spoil_file(registry, version):
@@ -468,156 +348,3 @@ def test_a_worker_that_follows_swaps_scores_and_explains_never_imports_the_regis
     assert "stream.worker" in modules.split()
     heavy = {"mlflow", "sqlalchemy", "alembic", "matplotlib"}
     assert not heavy & {name.split(".")[0] for name in modules.split()}
-
-
-# The cache.
-
-
-def test_without_the_registry_a_worker_begins_with_the_model_it_ran_last(stand, bundles, tmp_path):
-    stand.promote("b")
-    stand.look()
-    stand.look()  # kept once it runs
-    shutil.rmtree(stand.registry)
-    again = Stand(tmp_path, bundles)
-    first = again.begin()
-    assert again.version == bundles["b"].version
-    assert first.failure.startswith("There is no registry directory")
-    again.promote("c")
-    again.look()
-    assert again.version == bundles["c"].version
-
-
-def test_a_champion_that_cannot_be_used_at_a_start_leaves_the_cached_model(stand, bundles, tmp_path):
-    spoil_byte(stand.registry, stand.promote("b").version)
-    again = Stand(tmp_path, bundles)
-    first = again.begin()
-    assert again.version == bundles["a"].version
-    assert "does not match its checksum" in first.failure
-    again.look()
-    assert again.told.events[-1][:3] == ("refused", bundles["b"].version, bundles["a"].version)
-
-
-def test_with_neither_registry_nor_cache_there_is_one_sentence(tmp_path, bundles):
-    stand = Stand(tmp_path, bundles)
-    with pytest.raises(StartupError, match=r"There is no registry directory .* Nor is there a model in .*cache"):
-        stand.begin()
-
-
-def test_a_registry_without_any_promotion_says_so(tmp_path, bundles):
-    stand = Stand(tmp_path, bundles)
-    stand.registry.mkdir()
-    with pytest.raises(StartupError, match=r"No version was promoted in .*registry yet"):
-        stand.begin()
-
-
-def test_the_registry_is_never_a_cache(tmp_path, bundles):
-    stand = Stand(tmp_path, bundles, **{"model.cache": str(tmp_path / "registry" / "." / "..") + "/registry"})
-    stand.promote("a")
-    with pytest.raises(StartupError, match="give the worker a directory of its own"):
-        stand.begin()
-
-
-def test_a_cache_keeps_few_versions_and_whole_ones(stand, bundles, tmp_path):
-    for name in "bcabc":
-        stand.promote(name)
-        stand.look()
-        stand.look()
-    stand.promote("other")
-    stand.look()
-    stand.look()
-    kept = {path.name for path in stand.cache.iterdir() if path.is_dir()}
-    assert len(kept) == 3
-    assert {bundles["other"].version, bundles["c"].version} <= kept
-    source = DirectorySource(stand.cache)
-    assert source.current().version == bundles["other"].version
-    prove(stand.settings, source.open(source.current()))
-
-
-def test_a_copy_that_is_not_whole_is_not_named(stand, bundles):
-    pointer = stand.promote("b")
-    spoil_byte(stand.registry, pointer.version)
-    cache = ModelCache(stand.cache)
-    with pytest.raises(ModelError, match="does not match its checksum"):
-        cache.keep(pointer, stand.registry / pointer.version)
-    assert DirectorySource(stand.cache).current().version == bundles["a"].version
-    assert [path for path in stand.cache.iterdir() if path.name.startswith(".")] == []
-
-
-def test_a_cache_that_cannot_be_written_is_one_warning_and_no_more(stand, bundles, monkeypatch, caplog):
-    def refuse(*_):
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(ModelCache, "keep", refuse)
-    stand.promote("b")
-    for _ in range(3):
-        stand.look()
-    assert stand.version == bundles["b"].version
-    assert caplog.text.count("cannot be kept for a start without the registry") == 1
-
-
-# The check of an engine.
-
-
-class Shifted:
-    """An engine that is wrong in some way."""
-
-    name = "forest"
-
-    def __init__(self, engine, shift=0.0, *, by_batch=False, score=None, times=1.0):
-        self._engine, self._shift, self._by_batch, self._score = engine, shift, by_batch, score
-        self._times = np.float32(times)
-
-    def score(self, x):
-        scores = self._engine.score(x) * self._times
-        if self._score is not None:
-            scores[0] = self._score
-        return scores * np.float32(1 - 1e-6) if self._by_batch and len(x) < 100 else scores
-
-    def margins(self, x):
-        return self._engine.margins(x) + self._shift
-
-
-@pytest.fixture(scope="module")
-def parts(bundles):
-
-    forests = read_forests(bundles["a"])
-    return bundles["a"], forest_engine(bundles["a"], forests), forests
-
-
-def test_an_engine_passes_its_check_and_so_does_the_other(parts):
-
-    bundle, engine, forests = parts
-    check_engine(bundle, engine, forests)
-    check_engine(bundle, OnnxEngine(bundle), forests)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "sentence"),
-    [
-        ({"shift": 1e-4}, "log-odds are up to 0.0001"),
-        ({"shift": float("nan")}, "log-odds are up to nan"),
-        ({"by_batch": True}, "in batches of 1: choose another"),
-        ({"score": 1.5}, "are no probabilities"),
-        ({"score": float("nan")}, "are no probabilities"),
-        ({"times": 0.999}, r"their scores are up to 0\.000\d+ apart"),
-    ],
-)
-def test_an_engine_that_is_wrong_fails_its_check(parts, wrong, sentence):
-    bundle, engine, forests = parts
-    with pytest.raises(ModelError, match=sentence):
-        check_engine(bundle, Shifted(engine, **wrong), forests)
-
-
-def test_the_rows_of_the_check_hold_thresholds_their_neighbours_and_what_is_no_number(parts):
-    _, _, forests = parts
-    x = awkward_rows(forests)
-    assert np.array_equal(x.view(np.uint32), awkward_rows(forests).view(np.uint32)), "the same each time"
-    for forest in forests:
-        inner = forest.left >= 0
-        for column in range(forest.n_features):
-            own = forest.threshold[inner & (forest.feature == column)]
-            if len(own):
-                assert np.isin(x[:, column], own).any()
-                assert np.isin(x[:, column], np.nextafter(own, np.float32(np.inf))).any()
-    assert np.isnan(x).any()
-    assert np.isinf(x).any()

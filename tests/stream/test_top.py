@@ -23,14 +23,6 @@ ONE, TWO = "http://one:9108/metrics", "http://two:9108/metrics"
 STARTED = 1_700_000_000.0
 
 
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 class Workers:
     """Workers by URL; what is not there refuses the connection."""
 
@@ -58,11 +50,6 @@ class Script:
         self.clock.now += timeout
         self.steps.pop(0)()
         return not self.steps
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture

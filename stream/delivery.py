@@ -285,8 +285,9 @@ class ExactlyOnce(_Writer):
         producer = self._make(self._report)
         try:
             # Without a broker at hand init_transactions waits for a timer of 500 ms before it looks for one.
-            self._retry(lambda: producer.list_topics(timeout=self._timeout), "finding a broker")
-            self._retry(lambda: producer.init_transactions(30), "init_transactions")
+            patience = 3 * self._timeout  # the loop waits here, and with it a group that rebalances
+            self._retry(lambda: producer.list_topics(timeout=self._timeout), "finding a broker", within_secs=patience)
+            self._retry(lambda: producer.init_transactions(self._timeout), "init_transactions", within_secs=patience)
         except BatchAborted as aborted:
             raise BrokerSilent(aborted.reason) from aborted
         self._producer = producer

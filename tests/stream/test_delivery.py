@@ -4,20 +4,23 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import orjson
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 
 from committed import committed
 from kafka_topics import Topics, wait_until
 from line_output import LineTopics
 from line_thread import LineThread, ThreadedCrew, line_settings, readable_to_its_end, threaded_crew, wait_until_ended
 from redis_server import RedisServer
-from stream.errors import StartupError
+from stream.delivery import ExactlyOnce
+from stream.errors import BrokerSilent, StartupError
+from stream.observer import Observer
 from traffic import traffic
 
 pytestmark = pytest.mark.kafka
@@ -326,3 +329,34 @@ def command(settings: Mapping[str, object]) -> tuple[int, str]:
         check=False,
     )
     return done.returncode, done.stderr
+
+
+class Deaf:
+    """A producer whose transaction coordinator never answers."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def list_topics(self, timeout: float) -> None:
+        """A broker is there."""
+
+    def init_transactions(self, timeout: float) -> None:
+        self.asked += 1
+        threading.Event().wait(timeout)
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no coordinator", retriable=True))
+
+
+def test_a_coordinator_that_does_not_answer_keeps_the_loop_for_three_timeouts_at_most():
+    producers = []
+
+    def make(_report: object) -> Deaf:
+        producers.append(Deaf())
+        return producers[-1]
+
+    delivery = ExactlyOnce(make, "transactions", Observer(), timeout_secs=0.2)
+    for _ in range(2):
+        with pytest.raises(BrokerSilent, match="init_transactions"):
+            delivery.ready()
+
+    assert len(producers) == 2, "a client that believes in the wrong coordinator is not asked again"
+    assert all(2 <= producer.asked <= 4 for producer in producers)

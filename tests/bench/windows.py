@@ -255,8 +255,9 @@ def lengths() -> Iterator[Row]:
         yield Row(f"  all of {window}: ns an event, kernel", spread(ns[window], 0), "", ns[window], "ns an event")
 
 
-def table() -> list[Row]:
-    return [*sizes(), *lengths()]
+def table() -> Iterator[Row]:
+    yield from sizes()
+    yield from lengths()
 
 
 if __name__ == "__main__":

@@ -118,12 +118,12 @@ def find(memory: Memory, plan: Plan, users: Users, keys: U8, lengths: I64, slots
 
     `keys` uint8: the keys one after another, a byte between them.
 
-    Three stages, some keys apart, so that what one reads has been fetched when it comes: the key's hash, kept in
-    `slots` for the while; its table entry; the key in the block.
+    Four stages, some keys apart, so that what one reads has been fetched when it comes: the key's hash, kept in `slots`
+    for the while; its table entry; the slot's block; the key in the block.
     """
     rows, mask = len(lengths), len(users.table) - 1
     hashed_to = found_to = -1
-    for row in range(rows + 2 * FIND_AHEAD):
+    for row in range(rows + 3 * FIND_AHEAD):
         if row < rows:
             hashed_from, hashed_to = hashed_to + 1, hashed_to + 1 + lengths[row]
             code = hash_key(keys, hashed_from, hashed_to, users.book[SEED])
@@ -132,11 +132,15 @@ def find(memory: Memory, plan: Plan, users: Users, keys: U8, lengths: I64, slots
         if FIND_AHEAD <= row < rows + FIND_AHEAD:
             entry_word = users.table[slots[row - FIND_AHEAD] & mask]
             if entry_word:
+                prefetch(users.blocks, (entry_word & SLOT_MASK) - 1)
+        if 2 * FIND_AHEAD <= row < rows + 2 * FIND_AHEAD:
+            entry_word = users.table[slots[row - 2 * FIND_AHEAD] & mask]
+            if entry_word:
                 block = users.blocks[(entry_word & SLOT_MASK) - 1]
                 prefetch(memory.quarters, 4 * block + KEY_LENGTH)
                 prefetch(memory.words, block + plan.fixed_words)
-        if row >= 2 * FIND_AHEAD:
-            done = row - 2 * FIND_AHEAD
+        if row >= 3 * FIND_AHEAD:
+            done = row - 3 * FIND_AHEAD
             found_from, found_to = found_to + 1, found_to + 1 + lengths[done]
             place = find_place(memory, plan, users, keys, found_from, found_to, slots[done])
             slots[done] = (users.table[place] & SLOT_MASK) - 1

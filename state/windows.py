@@ -195,11 +195,13 @@ class Windows:
     def applied_offset(self, user: Bytes) -> int | None:
         """Return the offset of the last event applied to a user: -1 for none yet, None if the user is not in memory."""
         slots = self.find([user])
-        if slots[0] < 0:
-            return None
-        offsets = np.empty(1, np.int64)
+        return None if slots[0] < 0 else int(self.applied_offsets(slots)[0])
+
+    def applied_offsets(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """Return int64[n]: for users in memory, the offset of the last event applied to each, -1 for none yet."""
+        offsets = np.empty(len(slots), np.int64)
         kernel_users.applied(self._arena.memory, self._users, slots, offsets)
-        return int(offsets[0])
+        return offsets
 
     def events_of(self, user: Bytes) -> record.UserRecord | None:
         """Return what is kept of a user, or None if the user is not in memory."""

@@ -135,7 +135,7 @@ class Worker:
                 raise
             raise StoreRolledBack(f"{damaged}, as chosen") from damaged
         if partition.phase is Phase.REPLAYING:
-            self._check_applied(partition, users, loaded.records)
+            self._check_applied(partition, users)
         self._observer.loaded(len(users), perf_counter() - started)
 
     def _renew(self, make_windows: Callable[[], Windows]) -> bool:
@@ -367,16 +367,16 @@ class Worker:
             )
         return FraudstreamError(f"The consumer cannot go on: {error.str()}.")
 
-    def _check_applied(self, partition: Partition, users: list[bytes], records: list[bytes | None]) -> None:
-        for user, record in zip(users, records, strict=True):
-            applied = partition.windows.applied_offset(user) if record is not None else None
-            if applied is not None and applied >= partition.live_from:
-                raise StateAhead(
-                    partition.number,
-                    applied,
-                    f"A stored user of partition {partition.number} stands at {applied}, ahead of the committed offset "
-                    f"{partition.live_from}: choose store.recovery = rebuild to replay the log.",
-                )
+    def _check_applied(self, partition: Partition, loaded: list[bytes]) -> None:
+        # All at once: one user at a time took two thirds of a replay in which each payment's user had to be loaded.
+        applied = int(partition.windows.applied_offsets(partition.windows.find(loaded)).max())
+        if applied >= partition.live_from:
+            raise StateAhead(
+                partition.number,
+                applied,
+                f"A stored user of partition {partition.number} stands at {applied}, ahead of the committed offset "
+                f"{partition.live_from}: choose store.recovery = rebuild to replay the log.",
+            )
 
     def _drain(self) -> None:
         """Finish the batch in flight and store what is unwritten, so that W = C; within the deadline."""

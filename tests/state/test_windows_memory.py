@@ -49,6 +49,7 @@ def test_a_user_already_in_memory_stays_as_it_is():
     windows.add([b"a", b"b", b"b"], [old, None, None])
     assert windows.applied_offset(b"a") == 2
     assert windows.applied_offset(b"b") == -1
+    assert windows.applied_offsets(windows.find([b"b", b"a"])).tolist() == [-1, 2]
     assert windows.applied_offset(b"c") is None
     assert windows.events_of(b"c") is None
     assert windows.users == 2

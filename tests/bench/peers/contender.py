@@ -49,6 +49,7 @@ class Job:
     delivery: Delivery
     total: int
     partitions: int
+    checkpoint_ms: int
 
     def line(self) -> LineTopics:
         return LineTopics(self.source, self.decisions, self.dead_letters, self.features, self.telemetry)
@@ -59,14 +60,12 @@ class Ours:
     """What a worker of ours must have written besides its decisions, or must not have; the race compares.
 
     exact: scores are equal to the last bit. held: the bundle holds payments, each with its reasons.
-    checkpoint_secs: after this long users are stored; at least one checkpoint must fall into the measured part.
     """
 
     exact: bool = True
     held: bool = True
     features: bool = True
     telemetry: bool = True
-    checkpoint_secs: float = 10.0
 
 
 @dataclass(frozen=True)

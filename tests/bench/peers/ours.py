@@ -20,6 +20,7 @@ def settings_of(job: Job, store: str = "redis", *, silent: bool = False) -> dict
         "kafka.delivery": job.delivery,
         "model.bundle": job.silent if silent else job.bundle,
         "metrics.enabled": False,
+        "store.checkpoint_interval_ms": job.checkpoint_ms,
         "store.kind": store,
         "store.url": job.redis,
         "store.path": str(Path(job.folder, "state.sqlite")),
@@ -38,10 +39,9 @@ def ours(
     **more: object,
 ) -> Contender:
     """Return a worker; more: settings by dotted key. silent: nothing is held, so nothing explained."""
-    interval = {"store.checkpoint_interval_ms": round(1000 * expected.checkpoint_secs)}
 
     def command(job: Job) -> list[str]:
-        told = settings_of(job, store, silent=silent) | interval | more
+        told = settings_of(job, store, silent=silent) | more
         return [sys.executable, str(script), json.dumps(told)]
 
     return Contender(name, delivery, command, environ=OWN, ours=replace(expected, held=not silent))

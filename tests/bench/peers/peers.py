@@ -89,7 +89,7 @@ def _rows(contender: Contender, found: dict[str, list[Measured]], failed: dict[s
         Row("  bytes written an event", spread([one.decision_bytes + one.row_bytes for one in mine], 0), ""),
     ]
     if contender.ours:
-        stored, secs = [one.stored for one in mine], contender.ours.checkpoint_secs
+        stored, secs = [one.stored for one in mine], mine[0].checkpoint_ms / 1000
         rows.append(Row(f"  users stored meanwhile, checkpoints every {secs:g} s", spread(stored, 0), "", stored))
     null = found.get(f"null, {contender.delivery.replace('_', ' ')}", [])
     if contender.name != "null" and null:

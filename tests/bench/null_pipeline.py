@@ -1,16 +1,21 @@
 """What the transport alone costs: consume → produce of the bytes the worker writes, with its clients and delivery.
 
-    python tests/bench/null_pipeline.py '{"kafka.group": "g", ...}' DECISION_BYTES FEATURE_BYTES_A_ROW
+    python tests/bench/null_pipeline.py '{"kafka.group": "g", ...}' WRITTEN
 
-Same partitions, client settings, delivery mode and batch sizes as the worker, the same overlap of commit and next
-batch, the same filling of a batch while the one before is not durable; nothing is decoded, kept, scored or encoded.
+WRITTEN is the scene's file of decisions and feature-log records of ours, which are written in turn: bytes that compress
+as ours do. A record of features has the size that ours has for as many rows. Same partitions, client settings, delivery
+mode and batch sizes as the worker, the same overlap of commit and next batch, the same filling of a batch while the one
+before is not durable; nothing is decoded, kept, scored or encoded.
 """
 
 import json
 import signal
 import sys
 import threading
+from itertools import cycle, islice
+from pathlib import Path
 
+import msgspec
 from confluent_kafka import Consumer, Producer
 
 from line_process import Teller
@@ -20,9 +25,27 @@ from stream.observer import BatchReport
 from stream.settings import load_settings
 
 
+class Features:
+    """Cuts of real feature-log records, one behind the other and from the start again."""
+
+    def __init__(self, records: list[bytes], one_row: int, further_row: float) -> None:
+        self._bytes, self._at = b"".join(records), 0
+        self._one_row, self._further_row = one_row, further_row
+
+    def cut(self, rows: int) -> bytes:
+        """Return as many bytes as a record of so many rows has."""
+        size = round(self._one_row + self._further_row * (rows - 1))
+        if self._at + size > len(self._bytes):
+            self._at = 0
+        self._at += size
+        return self._bytes[self._at - size : self._at]
+
+
 def main() -> None:
     settings = load_settings(None, {}, json.loads(sys.argv[1]))
-    decision, row_bytes = b"x" * int(sys.argv[2]), int(sys.argv[3])
+    written = msgspec.msgpack.decode(Path(sys.argv[2]).read_bytes())
+    decisions = cycle(written["decisions"])
+    features = Features(written["records"], written["one_row"], written["further_row"])
     teller, stop = Teller(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     consumer = Consumer(consumer_config(settings))
@@ -63,12 +86,12 @@ def main() -> None:
             number = record.partition()
             output.partitions.append(number)
             output.keys.append(record.key())
-            output.values.append(decision)
             output.source_offsets.append(record.offset())
             output.offsets[number] = record.offset() + 1
             rows[number] = rows.get(number, 0) + 1
+        output.values += islice(decisions, len(records))
         for number, count in rows.items():
-            value = b"x" * (row_bytes * count)
+            value = features.cut(count)
             output.rare.append(Outgoing(topics.features, number, None, value, (), "features", number, 0))
         delivery.finish()
         delivery.send(output, group[0])

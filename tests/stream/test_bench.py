@@ -15,7 +15,7 @@ def _bench_on_path(monkeypatch):
     for folder in (BENCH, BENCH / "peers", BENCH.parent / "state"):
         monkeypatch.syspath_prepend(str(folder))
     yield
-    for name in ("listed_windows", "spread", "oracle", "figures", "race", "contender", "scene"):
+    for name in ("listed_windows", "spread", "oracle", "figures", "race", "contender", "scene", "null_pipeline"):
         sys.modules.pop(name, None)
 
 
@@ -84,27 +84,101 @@ def test_a_run_is_compared_with_an_earlier_one_figure_by_figure_also_where_names
     assert found == {("peers", 0): "+50%", ("peers", 1): "+0%", ("peers", 2): "-50%", ("peers", 3): "-50%"}
 
 
+def decided(row, score, word="approve", reasons=()):
+    """Return a decision as a record, its score as a text of JSON."""
+    import orjson
+
+    from kafka_topics import Record
+
+    told = {"transaction_id": f"t-{row:07d}", "decision": word, "reasons": [{"feature": name} for name in reasons]}
+    return Record(0, row, b"u", orjson.dumps(told)[:-1] + f',"score":{score}}}'.encode())
+
+
+RIGHT = [(0, 0.1), (1, 0.2), (2, 0.3)]
+
+
+def held(word, *reasons):
+    """Return four decisions, of which the last is held."""
+    return [*RIGHT, (3, 0.9, word, reasons)]
+
+
 @pytest.mark.parametrize(
-    ("decided", "said"),
+    ("answers", "ours", "said"),
     [
-        ([(0, 0.1), (1, 0.2), (2, 0.3)], ""),
-        ([(2, 0.3), (0, 0.100009), (1, 0.2)], ""),
-        ([(0, 0.1), (1, 0.2)], "1 payments without a decision, 0 with several"),
-        ([(0, 0.1), (1, 0.2), (1, 0.2), (2, 0.3)], "0 payments without a decision, 1 with several"),
-        ([(0, 0.1), (1, 0.2), (3, 0.3)], "1 payments without"),
-        ([(0, 0.1), (1, 0.20002), (2, 0.3)], "1 scores differ, most t-0000001 by 2e-05"),
-        ([(0, 0.1), (1, "null"), (2, 0.3)], "1 scores differ"),
+        (RIGHT, None, ""),
+        ([(2, 0.3), (0, 0.100009), (1, 0.2)], None, ""),
+        ([(0, 0.1), (1, 0.2)], None, "1 payments without a decision, 0 with several"),
+        ([(0, 0.1), (1, 0.2), (1, 0.2), (2, 0.3)], None, "0 payments without a decision, 1 with several"),
+        ([(0, 0.1), (1, 0.2), (3, 0.3)], None, "1 payments without"),
+        ([(0, 0.1), (1, 0.20002), (2, 0.3)], None, "1 scores differ, most t-0000001 by 2e-05"),
+        ([(0, 0.1), (1, "null"), (2, 0.3)], None, "1 scores differ"),
+        (held("review"), None, ""),
+        (held("decline"), None, "1 decisions differ, first t-0000003: decline"),
+        ([(0, 0.1, "review"), (1, 0.2), (2, 0.3)], None, "1 decisions differ, first t-0000000: review"),
+        (held("review", "count_24h"), {}, ""),
+        (held("review"), {}, "1 decisions are held without reasons"),
+        ([(0, 0.1, "approve", ["count_24h"]), (1, 0.2), (2, 0.3)], {}, "1 decisions are held without reasons, or have"),
+        ([(0, 0.1), (1, 0.2000001), (2, 0.3)], {}, "1 scores differ in their last bits"),
+        ([(0, 0.1), (1, 0.2000001), (2, 0.3)], {"exact": False}, ""),
+        (held("approve"), {"held": False}, ""),
+        (held("review", "count_24h"), {"held": False}, "1 decisions differ"),
     ],
 )
-def test_a_contender_whose_answers_are_not_all_right_has_failed(decided, said):
-    from kafka_topics import Record
+def test_a_contender_whose_answers_are_not_all_right_has_failed(answers, ours, said):
+    from contender import Ours
+    from models.policy import Thresholds
     from race import Wrong, check
 
-    texts = [f'{{"transaction_id":"t-{row:07d}","score":{score}}}' for row, score in decided]
-    records = [Record(0, offset, b"u", text.encode()) for offset, text in enumerate(texts)]
-    scores = np.array([0.1, 0.2, 0.3])
+    records = [decided(*answer) for answer in answers]
+    scores, total = np.array([0.1, 0.2, 0.3, 0.9], np.float32), max(3, len({row for row, *_ in answers}))
+    compared = (records, total, scores, Thresholds(0.8, 0.95), None if ours is None else Ours(**ours))
     if not said:
-        check(records, 3, scores)
+        check(*compared)
         return
     with pytest.raises(Wrong, match=said):
-        check(records, 3, scores)
+        check(*compared)
+
+
+def test_a_score_within_the_tolerance_of_a_threshold_may_fall_on_either_side():
+    from models.policy import Thresholds
+    from race import check
+
+    scores = np.array([0.800003, 0.3], np.float32)
+    for word in ("approve", "review"):
+        check([decided(0, 0.8, word), decided(1, 0.3)], 2, scores, Thresholds(0.8, 0.95))
+
+
+@pytest.mark.parametrize(
+    ("ours", "rows", "telemetry", "stored", "said"),
+    [
+        ({}, 2, 1, [5], ""),
+        ({}, 1, 1, [5], "1 rows in the feature log for 2 payments"),
+        ({}, 2, 0, [5], "0 records of telemetry"),
+        ({}, 2, 1, [0], "no checkpoint stored users"),
+        ({}, 2, 1, [], "no checkpoint stored users"),
+        ({"features": False}, 0, 1, [5], ""),
+        ({"features": False}, 2, 1, [5], "2 rows in the feature log"),
+        ({"telemetry": False}, 2, 0, [5], ""),
+        ({"telemetry": False}, 2, 3, [5], "3 records of telemetry"),
+    ],
+)
+def test_a_worker_of_ours_that_does_less_or_more_than_its_row_says_has_failed(ours, rows, telemetry, stored, said):
+    from contender import Ours
+    from race import Wrong, check_ours
+    from stream.feature_log import FeatureLog
+
+    zeros = np.zeros(rows, np.int64)
+    ids, x = ["t"] * rows, np.zeros((rows, 2), np.float32)
+    features = [record for _, record in FeatureLog(["a", "b"], "", max_bytes=1).encode(ids, 0, zeros, zeros, x)]
+    if not said:
+        check_ours(Ours(**ours), 2, features, telemetry, stored)
+        return
+    with pytest.raises(Wrong, match=said):
+        check_ours(Ours(**ours), 2, features, telemetry, stored)
+
+
+def test_the_null_pipeline_writes_real_bytes_in_turn_as_many_as_a_record_of_so_many_rows_has():
+    from null_pipeline import Features
+
+    features = Features([b"0123", b"456789"], one_row=3, further_row=2.0)
+    assert [features.cut(rows) for rows in (1, 2, 1, 1, 1)] == [b"012", b"34567", b"012", b"345", b"678"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import psutil
@@ -43,15 +43,29 @@ class Job:
     group: str
     bundle: str
     silent: str
+    graph: str
+    written: str
     folder: str
     delivery: Delivery
     total: int
     partitions: int
-    decision_bytes: int
-    row_bytes: int
+    checkpoint_ms: int
 
     def line(self) -> LineTopics:
         return LineTopics(self.source, self.decisions, self.dead_letters, self.features, self.telemetry)
+
+
+@dataclass(frozen=True)
+class Ours:
+    """What a worker of ours must have written besides its decisions, or must not have; the race compares.
+
+    exact: scores are equal to the last bit. held: the bundle holds payments, each with its reasons.
+    """
+
+    exact: bool = True
+    held: bool = True
+    features: bool = True
+    telemetry: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Contender:
     """command: of one process; copies: how many of them; events: how many payments it is measured on.
 
     closed: it decides a payment only once each partition has shown a later one, so each part ends with one of those.
-    once: so slow that one round must do.
+    once: so slow that one round must do. ours: what else is compared, of a worker of ours.
     """
 
     name: str
@@ -70,6 +84,7 @@ class Contender:
     once: bool = False
     copies: int = 1
     environ: Mapping[str, str] = field(default_factory=dict)
+    ours: Ours | None = None
 
     @property
     def is_peer(self) -> bool:
@@ -85,7 +100,7 @@ def job_argument(job: Job) -> str:
 
 
 class Watched:
-    """A contender's processes, and how much CPU they and the servers had used at each moment."""
+    """A contender's processes, and how much CPU each with its children, and the servers, had used at each moment."""
 
     def __init__(self, contender: Contender, job: Job, servers: Sequence[psutil.Process]) -> None:
         self.contender, self.job = contender, job
@@ -107,21 +122,22 @@ class Watched:
         # However the race ends, nothing of it is left.
         self._watchdogs = [watch(root.pid, Path(job.folder)) for root in self._roots]
         self._servers = servers
-        self._samples: list[tuple[float, float, float]] = []
-        self._family: list[psutil.Process] = []
-        self._spent: dict[int, float] = {}
+        self._samples: list[tuple[float, ...]] = []  # when, the servers', each root's
+        self._family: list[tuple[int, psutil.Process]] = []
+        self._spent: dict[tuple[int, int], float] = {}  # by root and process
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._sample)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        return any(root.poll() is None for root in self._roots)
+        """Whether all of its processes are: what one of two does alone is not what was to be measured."""
+        return all(root.poll() is None for root in self._roots)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """Suspend all of its processes."""
-        family = self._children()
+        family = [process for _, process in self._children()]
         for process in family:
             process.suspend()
         try:
@@ -134,10 +150,23 @@ class Watched:
         self._log.seek(0)
         return self._log.read()[-1500:].decode(errors="replace")
 
-    def spent(self, first: float, last: float) -> tuple[float, float]:
-        """Return CPU seconds between two moments (epoch seconds): the contender's, the servers'."""
-        at, own, servers = np.array(self._samples).T
-        return tuple(float(np.interp(last, at, used) - np.interp(first, at, used)) for used in (own, servers))
+    def said(self, event: str, first: float, last: float) -> list[Any]:
+        """Return the values of an event that a worker of ours told between two moments (epoch seconds)."""
+        found = []
+        for line in Path(self._log.name).read_bytes().splitlines():
+            try:
+                at, name, value = json.loads(line)
+            except ValueError:
+                continue  # a line of its standard error
+            if name == event and first <= at <= last:
+                found.append(value)
+        return found
+
+    def spent(self, first: float, last: float) -> tuple[list[float], float]:
+        """Return CPU seconds between two moments (epoch seconds): of each of its processes, of the servers."""
+        at, *used = np.array(self._samples).T
+        servers, *own = (float(np.interp(last, at, one) - np.interp(first, at, one)) for one in used)
+        return own, servers
 
     def end(self) -> None:
         self._done.set()
@@ -154,19 +183,20 @@ class Watched:
             except subprocess.TimeoutExpired:
                 root.kill()
                 root.wait()
-        for process in family:
+        for _, process in family:
             try:
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
         self._log.close()
 
-    def _children(self) -> list[psutil.Process]:
+    def _children(self) -> list[tuple[int, psutil.Process]]:
+        """Return each process with its root's number."""
         found = []
-        for root in self._roots:
+        for number, root in enumerate(self._roots):
             try:
                 process = psutil.Process(root.pid)
-                found += [process, *process.children(recursive=True)]
+                found += [(number, one) for one in (process, *process.children(recursive=True))]
             except psutil.NoSuchProcess:
                 continue
         return found
@@ -177,12 +207,15 @@ class Watched:
             now = time.monotonic()
             if now - looked > FAMILY_SECS:
                 self._family, looked = self._children(), now
-            for process in self._family:
+            for number, process in self._family:
                 try:
                     times = process.cpu_times()
                 except psutil.Error:
                     continue  # what it used until it was last seen stays counted
-                self._spent[process.pid] = times.user + times.system
+                self._spent[number, process.pid] = times.user + times.system
             servers = [server.cpu_times() for server in self._servers]
             used = sum(times.user + times.system for times in servers)
-            self._samples.append((time.time(), sum(self._spent.values()), used))
+            own = [0.0] * len(self._roots)
+            for (number, _), secs in self._spent.items():
+                own[number] += secs
+            self._samples.append((time.time(), used, *own))

@@ -59,7 +59,7 @@ def kafka_streams(name: str, most: int) -> Contender:
         built = java_program("kafka_streams")
         return [
             "java",
-            "-Xmx1g",
+            "-Xmx2g",
             "-cp",
             f"{built / 'classes'}:{built / 'jars'}/*",
             "race.Race",

@@ -12,16 +12,16 @@ import orjson
 
 
 class Model:
-    """Scores float32[n, 24] and decides."""
+    """Scores float32[n, 24] and decides. graph: a file that ONNX Runtime predicts from, in place of the libraries."""
 
-    def __init__(self, bundle, engine="libraries"):
+    def __init__(self, bundle, graph=None):
         folder = Path(bundle)
         manifest = json.loads((folder / "manifest.json").read_text())
         self.version = manifest["version"]
         self.features = manifest["feature_set_hash"]
-        self.engine = engine
+        self.engine = "onnx" if graph else "libraries"
         self.review, self.decline = manifest["thresholds"]["review"], manifest["thresholds"]["decline"]
-        self.score = _libraries(folder) if engine == "libraries" else _onnx(folder)
+        self.score = _onnx(graph) if graph else _libraries(folder)
 
     def score_rows(self, rows):
         """Return a list of scores for a list of feature lists."""
@@ -65,10 +65,10 @@ def _libraries(folder):
     return score
 
 
-def _onnx(folder):
+def _onnx(graph):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return lambda x: session.run(["score"], {"x": x})[0]

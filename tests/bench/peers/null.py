@@ -20,6 +20,6 @@ def null(delivery: Delivery, **more: object) -> Contender:
             **job.line().settings(),
             **more,
         }
-        return [sys.executable, str(SCRIPT), json.dumps(told), str(job.decision_bytes), str(job.row_bytes)]
+        return [sys.executable, str(SCRIPT), json.dumps(told), job.written]
 
     return Contender("null", delivery, command, environ=OWN)

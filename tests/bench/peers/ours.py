@@ -5,10 +5,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from contender import OWN, Contender, Delivery, Job
+from contender import OWN, Contender, Delivery, Job, Ours
 from kafka_server import ROOT
 
 HERE = Path(__file__).parent
+AS_USUAL = Ours()
 
 
 def settings_of(job: Job, store: str = "redis", *, silent: bool = False) -> dict[str, object]:
@@ -19,6 +20,7 @@ def settings_of(job: Job, store: str = "redis", *, silent: bool = False) -> dict
         "kafka.delivery": job.delivery,
         "model.bundle": job.silent if silent else job.bundle,
         "metrics.enabled": False,
+        "store.checkpoint_interval_ms": job.checkpoint_ms,
         "store.kind": store,
         "store.url": job.redis,
         "store.path": str(Path(job.folder, "state.sqlite")),
@@ -33,6 +35,7 @@ def ours(
     store: str = "redis",
     silent: bool = False,
     script: Path = ROOT / "tests" / "line_process.py",
+    expected: Ours = AS_USUAL,
     **more: object,
 ) -> Contender:
     """Return a worker; more: settings by dotted key. silent: nothing is held, so nothing explained."""
@@ -41,7 +44,7 @@ def ours(
         told = settings_of(job, store, silent=silent) | more
         return [sys.executable, str(script), json.dumps(told)]
 
-    return Contender(name, delivery, command, environ=OWN)
+    return Contender(name, delivery, command, environ=OWN, ours=replace(expected, held=not silent))
 
 
 def variants() -> list[Contender]:
@@ -51,10 +54,14 @@ def variants() -> list[Contender]:
         ours("ours", "at_least_once"),
         ours("ours, sqlite", store="sqlite"),
         ours("ours, memory", store="memory"),
-        ours("ours, no telemetry", **{"telemetry.enabled": False, "telemetry.segment": ""}),
-        ours("ours, no feature log", script=HERE / "without_feature_log.py"),
+        ours(
+            "ours, no telemetry",
+            expected=Ours(telemetry=False),
+            **{"telemetry.enabled": False, "telemetry.segment": ""},
+        ),
+        ours("ours, no feature log", script=HERE / "without_feature_log.py", expected=Ours(features=False)),
         ours("ours, no reasons", silent=True),
-        ours("ours, engine onnx", **{"model.engine": "onnx"}),
+        ours("ours, engine onnx", expected=Ours(exact=False), **{"model.engine": "onnx"}),
         ours("ours, batches of 512", **{"worker.max_batch": 512}),
         ours("ours, batches of 8,192", **{"worker.max_batch": 8_192}),
         ours("ours, nothing compressed", **{"kafka.producer": {"compression.type": "none"}}),

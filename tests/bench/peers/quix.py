@@ -35,7 +35,7 @@ def documented(app, job):
 
 
 def tuned(app, job):
-    model = Model(job["bundle"], "onnx")
+    model = Model(job["bundle"], job["graph"])
 
     def decide(value, state):
         payment = orjson.loads(value)

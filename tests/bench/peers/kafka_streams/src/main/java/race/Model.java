@@ -42,11 +42,11 @@ final class Model {
   private final float review;
   private final float decline;
 
-  Model(String bundle) throws OrtException, IOException {
+  Model(String bundle, String graph) throws OrtException, IOException {
     OrtSession.SessionOptions options = new OrtSession.SessionOptions();
     options.setIntraOpNumThreads(1);
     options.setInterOpNumThreads(1);
-    session = environment.createSession(bundle + "/model.onnx", options);
+    session = environment.createSession(graph, options);
     JsonNode manifest = new ObjectMapper().readTree(new File(bundle, "manifest.json"));
     version = manifest.get("version").asText();
     features = manifest.get("feature_set_hash").asText();

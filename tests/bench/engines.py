@@ -39,6 +39,7 @@ FEATURES = 24
 ROWS = 65_536
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 2048, 4096, 16_384, 65_536)
 THREADED_SIZES = (512, 4096, 65_536)
+SEED = 0
 ROUNDS = 15
 LONG_ROUNDS = 5  # of more than 4,096 rows
 # Calls a turn: short ones are repeated until they take about as long as so many rows.
@@ -53,7 +54,7 @@ ONE_EVENT_US = 100
 OUTSIDE = {"tl2cgen": ("trees_tl2cgen.py", slice(None)), "lleaves": ("trees_lleaves.py", slice(1, 2))}
 
 
-def sample(seed=0):
+def sample(seed=SEED):
     """Payments float32[ROWS, FEATURES] whose fraud depends on a few features; one is missing now and then."""
     rng = np.random.default_rng(seed)
     counts = [rng.lognormal(3, 1, ROWS), rng.poisson(3, ROWS), rng.poisson(10, ROWS)]

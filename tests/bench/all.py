@@ -9,11 +9,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import engines
@@ -21,7 +23,6 @@ import explain
 import figures
 import gpu
 import joiner
-import latency
 import memory
 import monitor
 import open_loop
@@ -33,23 +34,21 @@ import scene
 import stages
 import swap
 import telemetry
-import throughput
 import windows
-from figures import Row
+from figures import Part, Row
+from spread import FAILED, failure
 
 RESULTS = scene.KEPT / "results"
 
 PARTS: dict[str, Callable[[], Iterable[tuple[Any, ...]]]] = {
     "peers": peers.table,
     "stages": stages.table,
-    "open_loop": open_loop.table,
+    "latency": open_loop.table,
     "scaling": scaling.table,
     "engines": engines.table,
     "gpu": gpu.table,
     "explain": explain.table,
     "windows": windows.table,
-    "throughput": throughput.table,
-    "latency": latency.table,
     "recovery": recovery.table,
     "reasons": reasons.table,
     "swap": swap.table,
@@ -59,6 +58,15 @@ PARTS: dict[str, Callable[[], Iterable[tuple[Any, ...]]]] = {
     "monitor": monitor.table,
 }
 QUICK: dict[str, Callable[[], Iterable[tuple[Any, ...]]]] = {"peers": peers.quick_table}
+# Of the parts that draw their input at random.
+SEEDS = {
+    **dict.fromkeys(("peers", "stages", "latency", "scaling"), scene.SEED),
+    **dict.fromkeys(("engines", "gpu"), engines.SEED),
+    "windows": 7,
+    "reasons": reasons.SEED,
+    "swap": swap.SEED,
+    "telemetry": telemetry.SEED,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -69,17 +77,29 @@ def main(arguments: list[str]) -> int:
         print(f"There is no part {unknown[0]}: choose from {', '.join(parts)}.", file=sys.stderr)
         return 2
     former = figures.read(asked.compare) if asked.compare else None
-    load = figures.load()
-    found: dict[str, list[Row]] = {}
-    for name in asked.parts or parts:
-        print(f"── {name}", file=sys.stderr, flush=True)
-        found[name] = [Row(*row) for row in parts[name]()]
-    run = figures.record(found, {"scene": scene.SEED}, load)
     target = asked.json or RESULTS / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-    keep(run, found, target)
-    show(found, former, busy=run["busy"])
+    machine = figures.machine()
+    found: dict[str, Part] = {}
+    for name in asked.parts or parts:
+        found[name] = measure(name, parts[name])
+        # What follows may take hours, and fail.
+        keep(figures.record(found, machine), name, found[name], target)
+    show(found, former, figures.record(found, machine))
     print(f"\nfigures and plots: {target.parent}, {target.name}")
-    return 0
+    return int(any(row.measured.startswith(FAILED) for part in found.values() for row in part.rows))
+
+
+def measure(name: str, table: Callable[[], Iterable[tuple[Any, ...]]]) -> Part:
+    """Run one part; one that fails is a figure of its own beside those it had already."""
+    load = figures.load()
+    print(f"── {name}; {load:.0%} of the cores are busy before it", file=sys.stderr, flush=True)
+    rows: list[Row] = []
+    try:
+        rows.extend(Row(*row) for row in table())
+    except Exception as error:  # noqa: BLE001 (whatever it is, the other parts' figures are not lost)
+        traceback.print_exc()
+        rows.append(Row(name, failure(error), ""))
+    return Part(rows, load, SEEDS.get(name))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -91,26 +111,34 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def keep(run: dict[str, Any], parts: dict[str, list[Row]], target: Path) -> None:
-    """Write the figures, and a plot of each part that has some to plot."""
+def keep(run: Mapping[str, Any], name: str, part: Part, target: Path) -> None:
+    """Write all figures so far, and a plot of this part where it has some to plot."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
-    for name, rows in parts.items():
-        if figures.plottable(rows):
-            target.with_name(f"{target.stem}-{name}.svg").write_text(figures.plot(name, rows))
+    fresh = target.with_suffix(".part")
+    fresh.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+    fresh.replace(target)
+    if figures.plottable(part.rows):
+        target.with_name(f"{target.stem}-{name}.svg").write_text(figures.plot(name, part.rows))
 
 
-def show(parts: dict[str, list[Row]], former: dict[str, Any] | None, *, busy: bool) -> None:
-    """Print one table."""
-    note = "; the machine was busy when it began: figures are of a busy machine" if busy else ""
+def show(parts: Mapping[str, Part], former: Mapping[str, Any] | None, run: Mapping[str, Any]) -> None:
+    """Print one table, and above it what it must be read with."""
+    console = Console(width=160)
+    if run["busy"]:
+        console.print(f"Of a busy machine, which it was when they began: {', '.join(run['busy'])}")
+    if former:
+        console.print(f"Beside the run of {former['at']}; what else is different:", highlight=False)
+        for line in figures.differences(former, run) or ["nothing"]:
+            console.print(f"  {line}", highlight=False, markup=False)
     changed = figures.changes(former, parts) if former else {}
     headers = ["figure", "median (least to most)", "bound", *(["since then"] if former else [])]
-    table = Table(*headers, title=f"ratios are of runs side by side{note}")
-    for name, rows in parts.items():
-        for place, row in enumerate(rows):
-            table.add_row(row.figure, row.measured, row.bound, *([changed.get((name, place), "")] if former else []))
+    table = Table(*headers, title="ratios are of runs side by side")
+    for name, part in parts.items():
+        for place, row in enumerate(part.rows):
+            since = [changed.get((name, place), "")] if former else []
+            table.add_row(escape(row.figure), escape(row.measured), row.bound, *since)
         table.add_section()
-    Console(width=160).print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ counts, on a machine with nothing else to do the same as elapsed time; on two th
 import argparse
 import hashlib
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,13 +31,13 @@ from models.onnx_graph import INPUT, SCORE, ensemble_graph
 from models.shap import Contributions
 from outside import Outside
 from scene import KEPT
-from spread import claim, spread
+from spread import FAILED, claim, failure, spread
 
 TREES = 300
 FEATURES = 24
 ROWS = 65_536
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 2048, 4096, 16_384, 65_536)
-THREADED_SIZES = (512, 4096, 65_536)
+SEED = 0
 ROUNDS = 15
 LONG_ROUNDS = 5  # of more than 4,096 rows
 # Calls a turn: short ones are repeated until they take about as long as so many rows.
@@ -53,7 +52,7 @@ ONE_EVENT_US = 100
 OUTSIDE = {"tl2cgen": ("trees_tl2cgen.py", slice(None)), "lleaves": ("trees_lleaves.py", slice(1, 2))}
 
 
-def sample(seed=0):
+def sample(seed=SEED):
     """Payments float32[ROWS, FEATURES] whose fraud depends on a few features; one is missing now and then."""
     rng = np.random.default_rng(seed)
     counts = [rng.lognormal(3, 1, ROWS), rng.poisson(3, ROWS), rng.poisson(10, ROWS)]
@@ -148,8 +147,8 @@ def forest_on(forests, threads):
     return score
 
 
-def outsiders(boosters, x, margins):
-    """Return the contenders in environments of their own that are to be had, each compared with our log-odds."""
+def outsiders(boosters, x):
+    """Return the contenders in environments of their own, and why those are not there that could not be made."""
     models = {
         "xgboost.json": bytes(boosters[0].save_raw("json")),
         "lightgbm.txt": boosters[1].model_to_string().encode(),
@@ -159,38 +158,45 @@ def outsiders(boosters, x, margins):
     for name, content in models.items():
         (folder / name).write_bytes(content)
     np.save(folder / "rows.npy", x)
-    found = {}
-    for name, (script, columns) in OUTSIDE.items():
+    found, failed = {}, {}
+    for name, (script, _) in OUTSIDE.items():
         try:
             found[name] = Outside(environment(name), script, folder)
         except (subprocess.CalledProcessError, OSError, RuntimeError) as error:
-            print(f"{name} does not race: {error}", file=sys.stderr)
-            continue
-        assert np.allclose(found[name].answers(len(margins)), margins[:, columns], rtol=0, atol=1e-4), name
-    return found
+            failed[name] = failure(error)
+    return found, failed
 
 
-def race(scorers, outside, x, threads=1):
-    """Return µs an event of each, by round, their turns taken in alternation; compare the ensembles' answers."""
+def race(scorers, outside, x, margins, threads=1):
+    """Return µs an event of each, by round, their turns taken in alternation, and who failed; compare all answers."""
     clock = time.process_time if threads == 1 else time.perf_counter
     calls = max(1, ROWS_A_TURN // len(x))
     times = {name: [] for name in (*scorers, *outside)}
-    answers = {}
+    answers, failed = {}, {}
+    for name, contender in outside.items():
+        try:
+            found = contender.answers(len(x), threads)
+        except (OSError, RuntimeError) as error:
+            failed[name] = failure(error)
+            continue
+        if not np.allclose(found, margins[:, OUTSIDE[name][1]], rtol=0, atol=1e-4):
+            failed[name] = f"{FAILED}its log-odds are not ours"
+    running = {name: contender for name, contender in outside.items() if name not in failed}
     for _ in range(ROUNDS if len(x) <= 4096 else LONG_ROUNDS):
         for name, score in scorers.items():
             start = clock()
             for _ in range(calls):
                 answers[name] = score(x)
             times[name].append((clock() - start) / calls / len(x) * 1e6)
-        for name, contender in outside.items():
+        for name, contender in running.items():
             times[name].append(contender.secs(len(x), calls, threads) / calls / len(x) * 1e6)
     for name in ("onnx", "xgboost + lightgbm"):
         assert np.allclose(answers["forest"], answers[name], rtol=2e-5, atol=1e-7), name
-    return times
+    return times, failed
 
 
-def rows_of(size, times, threads=1):
-    """Rows of (figure, measured, bound) of one batch size."""
+def rows_of(size, times, failed, threads=1):
+    """Rows of (figure, measured, bound) of one batch size; failed: what is said of those that did not race."""
     label = f"engines, batch {size}" + (f", {threads} threads" if threads > 1 else "")
     own = times["forest"]
     yield Row(
@@ -201,14 +207,16 @@ def rows_of(size, times, threads=1):
         "µs an event",
     )
     for name, other in times.items():
-        if name == "forest":
+        if name == "forest" or name in failed:
             continue
         # lleaves and the libraries alone do a part of the work: they are shown, and bound nothing.
         whole = name in ("onnx", "xgboost + lightgbm", "tl2cgen")
         bound = (f"≥ {BOUND}" if size >= 512 and name != "tl2cgen" else "≥ 1") if whole else ""
         ratios = [b / a for a, b in zip(own, other, strict=True)]
         part = "" if whole else ", a part of the work"
-        yield Row(f"  {name}{part}", f"{spread(other)} µs; times ours: {claim(ratios, bound, 1)}", bound, ratios)
+        yield Row(f"  {name}{part}, times ours", f"{claim(ratios, bound, 1)}; {spread(other)} µs", bound, ratios)
+    for name, why in failed.items():
+        yield Row(f"  {name}", why, "")
 
 
 def explainers(first, second, forests):
@@ -259,19 +267,20 @@ def table(data=None, sizes=SIZES, *, with_outside=True):
     x = np.ascontiguousarray(x[-scored:])
     forests = read(*boosters)
     check_leaves(boosters, forests, x[:BATCH])
-    outside = outsiders(boosters, x, ForestEngine(*forests, META).margins(x[:BATCH])) if with_outside else {}
+    outside, missing = outsiders(boosters, x) if with_outside else ({}, {})
     rows, scoring_us = [], [0.0]
     try:
-        everything = ForestEngine(*forests, META).score(x)
+        engine = ForestEngine(*forests, META)
+        everything, margins = engine.score(x), engine.margins(x)
         for threads in (1, 2):
             scorers = contestants(*boosters, forests, threads)
-            for size in sizes if threads == 1 else [size for size in sizes if size in THREADED_SIZES]:
+            for size in sizes:
                 batch = x[:size].copy()
                 assert (scorers["forest"](batch) == everything[: len(batch)]).all()
-                times = race(scorers, outside, batch, threads)
-                if size == BATCH:
+                times, failed = race(scorers, outside, batch, margins[:size], threads)
+                if size == BATCH and threads == 1:
                     scoring_us = times["forest"]
-                rows += rows_of(size, times, threads)
+                rows += rows_of(size, times, missing | failed, threads)
         boosters[0].set_param({"nthread": 1})
     finally:
         for contender in outside.values():

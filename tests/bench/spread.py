@@ -4,6 +4,8 @@ import re
 import statistics
 from collections.abc import Sequence
 
+FAILED = "failed: "  # begins what a figure says that could not be measured
+
 _BOUND = re.compile(r"([≤≥])\s*([0-9.,]+)\s*(%?)")
 
 
@@ -25,6 +27,14 @@ def claim(values: Sequence[float], bound: str, digits: int = 2) -> str:
 
 
 def first_number(measured: str) -> float | None:
-    """Return the number that a measured figure begins with, the median of a spread; None where there is none."""
+    """Return a measured figure's first number, the median of a spread; None where there is none or it failed."""
+    if measured.startswith(FAILED):
+        return None
     found = re.search(r"[-+]?[0-9][0-9,]*(?:\.[0-9]+)?", measured)
     return float(found[0].replace(",", "")) if found else None
+
+
+def failure(error: BaseException) -> str:
+    """Return what a figure says that an exception has ended: its kind and first line."""
+    lines = str(error).strip().splitlines()
+    return f"{FAILED}{type(error).__name__}{': ' + lines[0] if lines else ''}"

@@ -4,7 +4,7 @@
     python stages.py JOB FILE   is that worker: it writes what its threads spent to FILE when it ends
 
 Every stage is measured by its own thread's CPU clock, so that others on the machine do not count. What the loop's
-thread and the commit's thread did not spend of the process's CPU, librdkafka's own threads did.
+thread, the commit's and the checkpoints' did not spend of the process's CPU, librdkafka's own threads did.
 """
 
 import json
@@ -35,6 +35,7 @@ STAGES = {
     "encode": "encode: decisions and feature log",
     "produce": "produce: hand decisions to the client",
     "commit": "commit: offsets and transaction, its own thread",
+    "store": "store: checkpoints written, its own thread",
     "loop": "the rest of the loop: observers, checkpoints, waiting for the commit",
     "client": "the client's own threads: fetch, compress, send",
     "whole": "the whole process",
@@ -66,13 +67,14 @@ def table(rounds: int = ROUNDS) -> list[Row]:
 
 def run_worker(job: Job, target: Path) -> None:
     """Run the worker as the command composes it; write µs an event of the measured part, by stage."""
-    from stream import delivery, line, worker
+    from stream import checkpoint, delivery, line, worker
     from stream.app import compose
     from stream.observer import BatchReport, Observer
     from stream.settings import load_settings
 
     spent: Counter[str] = Counter()
     began: Counter[str] = Counter()
+    ended: Counter[str] = Counter()
 
     def timed(stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any) -> Any:
@@ -92,17 +94,22 @@ def run_worker(job: Job, target: Path) -> None:
             spent["thread"], spent["whole"] = time.thread_time(), time.process_time()
             if spent["events"] == WARM:
                 began.update(spent)
+            # What comes after the last batch, the last checkpoint above all, is not the measured part's.
+            ended.clear()
+            ended.update(spent)
 
     line.perf_counter = worker.perf_counter = time.thread_time
     delivery.ExactlyOnce._produce = timed("produce", delivery.ExactlyOnce._produce)
     delivery.ExactlyOnce._commit = timed("commit", delivery.ExactlyOnce._commit)
+    checkpoint.Checkpointer._write = timed("store", checkpoint.Checkpointer._write)
     app = compose(load_settings(None, {}, settings_of(job)), Stages())
     signal.signal(signal.SIGTERM, lambda *_: app.stop())
     app.run()
-    spent.subtract(began)
-    us = Counter({stage: secs / spent["events"] * 1e6 for stage, secs in spent.items()})
+    assert began, f"no batch ended with the {WARM:,} payments of the warm part: {ended['events']:,} were decided"
+    ended.subtract(began)
+    us = Counter({stage: secs / ended["events"] * 1e6 for stage, secs in ended.items()})
     us["loop"] = us["thread"] - sum(us[stage] for stage in list(STAGES)[:6])
-    us["client"] = us["whole"] - us["thread"] - us["commit"]
+    us["client"] = us["whole"] - us["thread"] - us["commit"] - us["store"]
     target.write_text(json.dumps({name: us[name] for name in STAGES}))
 
 

@@ -14,9 +14,11 @@ BENCH = Path(__file__).parents[1] / "bench"
 def _bench_on_path(monkeypatch):
     for folder in (BENCH, BENCH / "peers", BENCH.parent / "state"):
         monkeypatch.syspath_prepend(str(folder))
+    before = set(sys.modules)
     yield
-    for name in ("listed_windows", "spread", "oracle", "figures", "race", "contender", "scene", "null_pipeline"):
-        sys.modules.pop(name, None)
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith((str(BENCH), str(BENCH.parent / "state"))):
+            del sys.modules[name]
 
 
 def test_the_windows_of_the_peers_equal_the_naive_recomputation_bit_for_bit():
@@ -64,7 +66,7 @@ def test_a_figure_says_whether_all_of_its_spread_keeps_its_bound(values, bound, 
 
 
 @pytest.mark.parametrize(
-    ("measured", "number"), [("12,345 (1 to 2)", 12_345.0), ("+1.8 %", 1.8), ("failed: 3 of", 3.0), ("none", None)]
+    ("measured", "number"), [("12,345 (1 to 2)", 12_345.0), ("+1.8 %", 1.8), ("failed: 3 of", None), ("none", None)]
 )
 def test_a_figure_of_another_run_is_read_by_its_first_number(measured, number):
     from spread import first_number
@@ -73,15 +75,79 @@ def test_a_figure_of_another_run_is_read_by_its_first_number(measured, number):
 
 
 def test_a_run_is_compared_with_an_earlier_one_figure_by_figure_also_where_names_repeat():
-    from figures import Row, changes
+    from figures import Part, Row, changes
 
     def run(first, second):
         named = [("ours", f"{first} events a second"), ("  CPU", "4.0"), ("null", f"{second}"), ("  CPU", f"{second}")]
-        return [Row(figure, measured, "") for figure, measured in named]
+        return [Row(figure, measured, "") for figure, measured in [*named, ("  CPU", f"{first}")]]
 
     former = {"parts": {"peers": [row._asdict() for row in run("1,000", 10)]}}
-    found = changes(former, {"peers": [*run("1,500", 5), Row("new", "7", "")], "more": [Row("x", "1", "")]})
-    assert found == {("peers", 0): "+50%", ("peers", 1): "+0%", ("peers", 2): "-50%", ("peers", 3): "-50%"}
+    rows = [*run("1,500", 5), Row("new", "7", "")]
+    found = changes(former, {"peers": Part(rows, 0.0), "more": Part([Row("x", "1", "")], 0.0)})
+    assert found == {("peers", place): said for place, said in enumerate(("+50%", "+0%", "-50%", "-50%", "+50%"))}
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ([10.0, 12.0], [15.0, 16.0], "+41%"),
+        ([10.0, 15.0], [15.0, 16.0], "+24%, inside the spread"),
+        ([10.0], [12.0], "+20%"),
+        ([], [12.0], None),
+        ([12.0], [], None),
+    ],
+)
+def test_a_change_that_the_rounds_of_both_runs_allow_for_and_a_failure_are_no_change(then, now, said):
+    from figures import Part, Row, changes
+    from spread import failure, spread
+
+    def part(values):
+        measured = spread(values) if values else failure(ValueError("15,000 payments\nand more"))
+        return Part([Row("ours", measured, "", values)], 0.0)
+
+    former = {"parts": {"peers": [row._asdict() for row in part(then).rows]}}
+    assert changes(former, {"peers": part(now)}).get(("peers", 0)) == said
+
+
+def test_what_else_differs_between_two_runs_is_told():
+    from figures import Part, Row, differences, record
+
+    def run(load, redis):
+        return record({"peers": Part([Row("x", "1", "")], load, 7)}, {"cores": 2, "libraries": {"redis": redis}})
+
+    assert differences(run(0.1, "5.0"), run(0.1, "5.0")) == []
+    assert differences(run(0.1, "5.0"), run(0.9, "6.0")) == [
+        "libraries redis: 5.0 → 6.0",
+        "began on a busy machine: - → peers",
+    ]
+
+
+def test_what_the_peers_are_pinned_to_is_told_by_name():
+    from figures import PEERS, pinned
+
+    found = pinned(PEERS)
+    assert {"quix", "faust", "bytewax", "flink", "tl2cgen", "lleaves", "kafka_streams", "flink_connector"} == set(found)
+    assert found["quix"].startswith("quixstreams ")
+    assert "kafka-streams " in found["kafka_streams"]
+
+
+def test_a_part_that_fails_is_a_figure_and_those_beside_it_are_kept(tmp_path, monkeypatch, capsys):
+    import all as bench
+
+    def fails():
+        yield "first", "3", ""
+        raise RuntimeError("no [broker]\nat all")
+
+    monkeypatch.setattr(bench.figures, "LOOK_SECS", 0.01)
+    monkeypatch.setattr(bench, "PARTS", {"one": lambda: [("x", "2", "", [1.0, 3.0], "µs")], "two": fails})
+    former, target = tmp_path / "former.json", tmp_path / "found" / "run.json"
+    assert bench.main(["one", "--json", str(former)]) == 0
+    assert bench.main(["--json", str(target), "--compare", str(former)]) == 1
+    kept = bench.figures.read(target)["parts"]
+    assert [row["measured"] for row in kept["one"]] == ["2"]
+    assert [row["measured"] for row in kept["two"]] == ["3", "failed: RuntimeError: no [broker]"]
+    assert sorted(path.name for path in target.parent.iterdir()) == ["run-one.svg", "run.json"]
+    assert "no [broker]" in capsys.readouterr().out
 
 
 def decided(row, score, word="approve", reasons=()):

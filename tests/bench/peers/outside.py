@@ -36,9 +36,9 @@ class Outside:
         """Return how long so many calls of so many rows took: CPU time on one thread, else elapsed time."""
         return float(self._asked(size, calls, threads)["secs"])
 
-    def answers(self, size: int) -> np.ndarray:
-        """Return the margins [size, libraries] of the first rows."""
-        path = Path(self._asked(size, 0, 1)["file"])
+    def answers(self, size: int, threads: int) -> np.ndarray:
+        """Return the margins [size, libraries] of the first rows, as found on so many threads."""
+        path = Path(self._asked(size, 0, threads)["file"])
         found = np.load(path)
         path.unlink()
         return found

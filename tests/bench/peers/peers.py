@@ -95,12 +95,12 @@ def _rows(contender: Contender, found: dict[str, list[Measured]], failed: dict[s
     if contender.name != "null" and null:
         bound = OF_NULL if label == "ours, exactly once" else ""
         rows += _ratio("  of the null pipeline", lambda one, other: one.rate / other.rate, mine, null, bound, 3)
-        rows += _ratio("  the same in CPU", lambda one, other: other.cpu_us / one.cpu_us, mine, null, "", 3)
+        rows += _ratio("  of null, in CPU", lambda one, other: other.cpu_us / one.cpu_us, mine, null, "", 3)
     ours = found.get("ours, exactly once", [])
     if contender.is_peer and ours:
         bound = TIMES.get(contender.name, "")
         rows += _ratio("  ours is faster, times", lambda one, other: other.rate / one.rate, mine, ours, bound, 1)
-        rows += _ratio("  the same in CPU", lambda one, other: one.cpu_us / other.cpu_us, mine, ours, "", 1)
+        rows += _ratio("  ours in CPU, times", lambda one, other: one.cpu_us / other.cpu_us, mine, ours, "", 1)
     return rows
 
 

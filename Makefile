@@ -6,13 +6,14 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-quick chaos incidents swaps lock lock-peers clean
+.PHONY: help demo test lint bench bench-quick soak chaos incidents swaps lock lock-peers clean
 
 help:
 	@echo "make demo   run the whole line on embedded defaults (about a minute)"
 	@echo "make test   lint, type-check and run every test"
 	@echo "make bench  measure ours beside the peers (hours; PART=\"peers latency\" for some of it, COMPARE=an earlier run's JSON)"
 	@echo "make bench-quick  ours, the null pipeline and the batched loop by hand, in under three minutes"
+	@echo "make soak   an hour of steady load: memory, file handles, lag, latency (MINUTES=60)"
 	@echo "make chaos  a storm at length over 1,000,000 events, and 1,000,000 fuzzed inputs; monitor and joiner killed (SEED=... draws another)"
 	@echo "make incidents  let things go wrong on the composed services, and print who is called when (about two minutes)"
 	@echo "make swaps  60 promotions while two workers score 200,000 events, each killed in the middle of one"
@@ -46,6 +47,10 @@ test: lint
 BENCH := PYTHONPATH=.:tests:tests/bench:tests/bench/peers $(BIN)/python tests/bench/all.py
 bench: $(READY)
 	$(BENCH) $(PART) $(if $(COMPARE),--compare $(COMPARE))
+
+MINUTES ?= 60
+soak: $(READY)
+	PYTHONPATH=.:tests:tests/bench:tests/bench/peers $(BIN)/python tests/bench/soak.py --minutes $(MINUTES)
 
 bench-quick: $(READY)
 	$(BENCH) --quick $(if $(COMPARE),--compare $(COMPARE))

@@ -8,6 +8,7 @@ expire, and users too, for the population moves on. Topics are bounded by size, 
 
 import argparse
 import itertools
+import json
 import random
 import re
 import signal
@@ -18,7 +19,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from kafka_topics import Topics
 from line_output import LineTopics
 from redis_server import RedisServer
 from scene import scene
+from spread import claim, spread
 
 RATE = 1_000  # events a second: a fraction of a core
 SPEED = 1_000  # event time over clock time: 30 days pass in 43 minutes
@@ -41,18 +43,27 @@ WARM_SHARE = 0.75  # of the time is warm-up: until the longest window has passed
 BOUND = "≤ 2 %"
 BYTES = {"retention.bytes": str(64 << 20), "segment.bytes": str(16 << 20)}
 LATENCY = re.compile(r'^fraudstream_decision_latency_seconds_bucket\{.*le="([^"]+)".*\} (\S+)$', re.MULTILINE)
-LAG = re.compile(r"^fraudstream_consumer_lag_records\{.*\} (\S+)$", re.MULTILINE)
+GAUGES = {
+    name: re.compile(rf"^{metric}\{{.*\}} (\S+)$", re.MULTILINE)
+    for name, metric in (
+        ("lag", "fraudstream_consumer_lag_records"),
+        ("users", "fraudstream_state_users"),
+        ("events", "fraudstream_state_events"),
+    )
+}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """at: seconds since the start; latency: cumulative counts by upper bound in seconds."""
+    """at: seconds since the start; users, events: in memory; latency: cumulative counts by upper bound in seconds."""
 
     at: float
     memory: int
     handles: int
     threads: int
     lag: float
+    users: float
+    events: float
     latency: dict[float, float]
 
 
@@ -83,6 +94,12 @@ class Soak:
         self._stop = threading.Event()
         self.samples: list[Sample] = []
         self.sent = 0
+        self._met: set[bytes] = set()
+
+    @property
+    def users(self) -> int:
+        """How many users there have been."""
+        return len(self._met)
 
     def run(self) -> None:
         with KafkaServer() as kafka, RedisServer() as redis, tempfile.TemporaryDirectory() as folder:
@@ -141,7 +158,9 @@ class Soak:
         rows = payments(first_ms, random.Random(1))
         while not self._stop.wait(0.1):
             due = int((time.monotonic() - began) * RATE)
-            topics.produce(source, itertools.islice(rows, due - self.sent))
+            some = list(itertools.islice(rows, due - self.sent))
+            topics.produce(source, some)
+            self._met.update(key for key, _ in some)
             self.sent = due
 
     def _watch(self, process: psutil.Process, port: int) -> None:
@@ -158,7 +177,7 @@ class Soak:
                     process.memory_info().rss,
                     process.num_fds(),
                     process.num_threads(),
-                    sum(map(float, LAG.findall(text))),
+                    *(sum(map(float, gauge.findall(text))) for gauge in GAUGES.values()),
                     latency,
                 )
             )
@@ -172,7 +191,8 @@ def p99_ms(before: Sample, after: Sample) -> float:
     return next((1000 * bound for bound, count in counts if count >= 0.99 * total), float("inf")) if total else 0.0
 
 
-def table(minutes: float = 60.0) -> list[Row]:
+def table(minutes: float = 60.0) -> tuple[list[Row], list[Sample]]:
+    """Return the rows, and everything that was sampled."""
     soak = Soak(60 * minutes)
     soak.run()
     samples = soak.samples
@@ -181,21 +201,37 @@ def table(minutes: float = 60.0) -> list[Row]:
             f"{one.at:6.0f} s {one.memory / 2**20:8.1f} MiB {one.handles} handles, lag {one.lag:.0f}", file=sys.stderr
         )
     warm = [one for one in samples if one.at >= WARM_SHARE * samples[-1].at]
-    halves = warm[: len(warm) // 2], warm[len(warm) // 2 :]
-    memory = [float(np.median([one.memory for one in half])) for half in halves]
+    eighths = [warm[place * len(warm) // 8 : (place + 1) * len(warm) // 8] for place in range(8)]
+    memory = [float(np.median([one.memory for one in part])) / 2**20 for part in eighths]
+    slope = float(np.polyfit([one.at for one in warm], [one.memory for one in warm], 1)[0]) * 3600 / 2**20
+    away = max(memory) / min(memory) - 1
     steps = list(itertools.pairwise(samples[:: max(1, len(samples) // 12)]))
     tails = [p99_ms(before, after) for before, after in steps]
     quarter = len(tails) // 4
+    last = samples[-1]
+    gone = last.events < soak.sent and last.users < soak.users
     name = f"soak, {minutes:g} min at {RATE:,} events a second, event time × {SPEED:,}"
-    return [
-        Row(f"{name}: memory, last eighth / the one before", f"{memory[1] / memory[0] - 1:+.1%}", BOUND),
-        Row("  resident, MiB", f"{memory[0] / 2**20:.0f} and {memory[1] / 2**20:.0f}", ""),
+    rows = [
+        Row(
+            f"{name}: memory after the warm-up, most over least of eight medians",
+            claim([away], BOUND, 4),
+            BOUND,
+            [away],
+        ),
+        Row("  resident, MiB, those eight medians", spread(memory, 1), "", memory, "MiB resident"),
+        Row("  its slope, MiB an hour", f"{slope:+.1f}", ""),
+        Row("  payments and users in memory, of all sent", _held(last, soak), "fewer" if gone else "fewer: missed"),
         Row("  file handles, first and last quarter", f"{_most(samples, 'handles')}", "equal"),
         Row("  threads, first and last quarter", f"{_most(samples, 'threads')}", "equal"),
-        Row("  lag, the most in the last quarter", f"{max(one.lag for one in warm):.0f}", ""),
+        Row("  lag, the most after the warm-up", f"{max(one.lag for one in warm):.0f}", ""),
         Row("  p99 ≤, ms, first and last quarter", f"{max(tails[1 : quarter + 1])} and {max(tails[-quarter:])}", ""),
         Row("  events", f"{soak.sent:,}", ""),
     ]
+    return rows, samples
+
+
+def _held(last: Sample, soak: Soak) -> str:
+    return f"{last.events:,.0f} of {soak.sent:,}; {last.users:,.0f} of {soak.users:,}"
 
 
 def _most(samples: list[Sample], what: str) -> str:
@@ -212,8 +248,13 @@ def _end_of(log) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60.0)
-    for row in table(parser.parse_args().minutes):
+    parser.add_argument("--json", type=Path, help="where the samples go")
+    asked = parser.parse_args()
+    rows, samples = table(asked.minutes)
+    for row in rows:
         print(*row[:3], sep=" | ")
+    if asked.json:
+        asked.json.write_text(json.dumps([asdict(one) for one in samples], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -97,6 +97,7 @@ class Storm:
         self._awaited: dict[str, Death] = {}
         self._shares: list[int] = []
         self._asleep: WorkerProcess | None = None
+        self._last = "nothing"
         self._settled = 0  # commits of those that have ended
         self._frozen: list[tuple[WorkerProcess, float]] = []
 
@@ -115,6 +116,7 @@ class Storm:
             if number == len(plan) // 2:
                 self.halfway()
             self._fall_due(number)
+            self._last = f"step {number} of {len(plan)}, {name}"
             getattr(self, name)(self._drawn(f"step {number}"))
             self.happened[name.replace("_", " ")] += 1
             self._go_on(self._commits())
@@ -296,8 +298,13 @@ class Storm:
         worker.close()
 
     def _state(self) -> str:
-        workers = [(w.alive, w.events[-3:], w.errors[-1000:]) for w in self.crew.workers.values()]
-        return f"{dict(self.happened)}, seed {self.seed}; {workers}"
+        now = time.time()
+        workers = "".join(
+            f"\n{name}, {now - w.started_at:.0f} s old, {'alive' if w.alive else 'ended'}, holds {held(w)}, told "
+            f"{[(f'{now - at:.1f} s ago', event, value) for at, event, value in w.events[-5:]]}:\n{w.errors[-3000:]}"
+            for name, w in self.crew.workers.items()
+        )
+        return f"seed {self.seed}, last {self._last}, {dict(self.happened)}{workers}"
 
     def _look_after(self) -> None:
         """Kill who is to die at any moment, and start whoever has ended."""

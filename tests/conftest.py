@@ -112,11 +112,16 @@ def redis_or_absent(*, cluster: bool = False) -> RedisServer:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make chaos` and `make swaps` run their tests at length."""
     parser.addoption("--chaos", action="store_true", help="let the storm be long: 1,000,000 events, 600 trees")
-    parser.addoption("--chaos-seed", type=int, default=20260101, help="draw the storm from this")
+    parser.addoption("--chaos-seed", type=int, default=20260101, help="draw the storm and the fuzzed inputs from this")
     parser.addoption("--monitor-kills", type=int, default=4, help="kill -9 the monitor so many times")
     parser.addoption("--promotions", type=int, default=10, help="promote so many times while workers score")
     parser.addoption("--promotion-events", type=int, default=20_000, help="over so many events")
     parser.addoption("--fuzzed", type=int, default=20_000, help="read so many messages that nobody should have sent")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Name the seed before anything that is drawn from it can fail."""
+    return f"drawn from --chaos-seed {config.getoption('--chaos-seed')}"
 
 
 def _given(option: str, about: str) -> Any:
@@ -131,7 +136,7 @@ def _given(option: str, about: str) -> Any:
 
 fuzzed = _given("--fuzzed", "How many messages a fuzzing test reads.")
 chaos = _given("--chaos", "Whether the storm is to be long.")
-chaos_seed = _given("--chaos-seed", "What the storm is drawn from.")
+chaos_seed = _given("--chaos-seed", "What the storm and the fuzzed inputs are drawn from.")
 monitor_kills = _given("--monitor-kills", "How many times the monitor is killed.")
 promotions = _given("--promotions", "How many promotions the test of swaps makes.")
 promotion_events = _given("--promotion-events", "How many events it runs over.")

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from committed import committed, last_records, wait_until_committed
 from kafka_topics import Topics
@@ -24,12 +25,15 @@ class Crew:
         self.workers: dict[str, WorkerProcess] = {}
         self.past: list[WorkerProcess] = []
 
-    def start(self, name: str, point: str | None = None, **more: object) -> WorkerProcess:
-        """Start the worker `name`; a name that begins with "dynamic" gets no instance id."""
+    def start(self, name: str, point: str | None = None, since: Path | None = None, **more: object) -> WorkerProcess:
+        """Start the worker `name`; a name that begins with "dynamic" gets no instance id.
+
+        It dies at `point`, where one is given, but not before the file `since` is there.
+        """
         if name in self.workers:
             self.past.append(self.workers.pop(name))
         instance = "" if name.startswith("dynamic") else name
-        worker = WorkerProcess(self.settings | {"kafka.instance_id": instance} | more, point)
+        worker = WorkerProcess(self.settings | {"kafka.instance_id": instance} | more, point, since)
         self.workers[name] = worker
         return worker
 
@@ -76,8 +80,8 @@ def crew(topics: Topics, source: str, settings: Mapping[str, object]) -> Iterato
         found.close()
 
 
-def undisturbed(topics: Topics, source: str, settings: Mapping[str, object]) -> LineOutput:
+def undisturbed(topics: Topics, source: str, settings: Mapping[str, object], timeout_secs: float = 180) -> LineOutput:
     """Return what one worker writes that nobody disturbs."""
     with crew(topics, source, {**settings, "store.kind": "memory"}) as calm:
         calm.start("calm")
-        return calm.finish()
+        return calm.finish(timeout_secs)

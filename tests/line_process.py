@@ -1,10 +1,11 @@
 """A worker in a process of its own, as the command starts it, that can be told to kill itself at a named point.
 
-    python tests/line_process.py '{"kafka.group": "g", ...}' [POINT:COUNT[:STOP|:WAIT]]
+    python tests/line_process.py '{"kafka.group": "g", ...}' [POINT:COUNT[:STOP|:WAIT] [FILE]]
 
 POINT is a hook of the observer: produced, offsets_sent, committing, users_written, ... When it is reached for the
 COUNT-th time, the process is killed (SIGKILL, nothing is cleaned up), with STOP suspended (SIGSTOP); with WAIT the
-thread that came there waits for ever. Each line on standard output tells one thing the worker did.
+thread that came there waits for ever. With FILE, it is counted from when that is there. Each line on standard output
+tells one thing the worker did.
 """
 
 import json
@@ -14,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from stream.app import compose
 from stream.observer import Observer, Observers
@@ -26,12 +28,15 @@ WAYS = {"": signal.SIGKILL, "STOP": signal.SIGSTOP, "WAIT": None}
 class Killer(Observer):
     """Kills or suspends its own process, or holds the calling thread, at the count-th call of one hook."""
 
-    def __init__(self, point: str, count: int, number: signal.Signals | None) -> None:
+    def __init__(self, point: str, count: int, number: signal.Signals | None, since: str = "") -> None:
         self._left = count
         self._signal = number
+        self._since = since
         setattr(self, point, self._reached)
 
     def _reached(self, *_args: object, **_kwargs: object) -> None:
+        if self._since and not Path(self._since).exists():
+            return
         self._left -= 1
         if self._left == 0 and self._signal is None:
             threading.Event().wait()
@@ -71,6 +76,13 @@ class Teller(Observer):
     def store_failed(self, sentence):
         self._say("store_failed", sentence)
 
+    def loaded(self, users, secs):
+        self._say("loaded", users)
+
+    def evicted(self, users):
+        if users:
+            self._say("evicted", users)
+
     def checkpointed(self, partition, *, users, watermark, secs):
         self._say("checkpointed", [partition, users, watermark])
 
@@ -103,7 +115,7 @@ def main() -> None:
     observers: list[Observer] = [Teller()]
     if len(sys.argv) > 2:
         point, count, *how = sys.argv[2].split(":")
-        observers.append(Killer(point, int(count), WAYS["".join(how)]))
+        observers.append(Killer(point, int(count), WAYS["".join(how)], *sys.argv[3:]))
     app = compose(settings, Observers(*observers))
     signal.signal(signal.SIGTERM, lambda *_: app.stop())
     spare_libraries()

@@ -18,6 +18,7 @@ class TcpProxy:
 
     def __init__(self, port: int = 0) -> None:
         self.port = port or free_port()
+        self.disturbed = 0  # pieces held up and connections broken so far: what a disturbance did
         self._target = 0
         self._delay_secs = 0.0
         self._open = threading.Event()
@@ -77,6 +78,7 @@ class TcpProxy:
             self._server.close()
             self._flowing.set()
         for writer in list(self._writers):
+            self.disturbed += not writer.transport.is_closing()
             writer.transport.abort()
         if server:
             await asyncio.gather(*self._passing, return_exceptions=True)
@@ -97,6 +99,7 @@ class TcpProxy:
         """Pass on until either side ends; then both have ended."""
         try:
             while piece := await reader.read(CHUNK):
+                self.disturbed += bool(self._delay_secs) or not self._flowing.is_set()
                 if self._delay_secs:
                     await asyncio.sleep(self._delay_secs)
                 await self._flowing.wait()

@@ -25,13 +25,18 @@ HOSTILE = [
 ]
 
 
-def traffic(count: int, seed: int = 1, users: int = 2_000, start_ms: int = START_MS) -> Iterator[tuple[bytes, bytes]]:
-    """Yield `count` records: payments of Zipf-like users, 2 % out of order, 1 % repeated, 0.5 % hostile."""
+def traffic(
+    count: int, seed: int = 1, users: int = 2_000, start_ms: int = START_MS, step_ms: int = 2_000
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield `count` records: payments of Zipf-like users, 2 % out of order, 1 % repeated, 0.5 % hostile.
+
+    The next is less than `step_ms` later.
+    """
     rng = random.Random(seed)
     now_ms = start_ms
     sent: list[dict] = []
     for number in range(count):
-        now_ms += rng.randrange(0, 2_000)
+        now_ms += rng.randrange(0, step_ms)
         luck = rng.random()
         if luck < 0.005:
             yield rng.choice(HOSTILE)

@@ -18,8 +18,9 @@ ROOT = Path(__file__).parents[1]
 class WorkerProcess:
     """One worker; `events` grows with what it says: (epoch seconds, event, value)."""
 
-    def __init__(self, settings: Mapping[str, object], point: str | None = None) -> None:
+    def __init__(self, settings: Mapping[str, object], point: str | None = None, since: Path | None = None) -> None:
         self.point = point
+        self.since = since
         self.events: list[tuple[float, str, object]] = []
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (lives as long as the process)
         self.started_at = time.time()
@@ -29,7 +30,12 @@ class WorkerProcess:
 
     def _launch(self, settings: Mapping[str, object], point: str | None) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, str(SCRIPT), json.dumps(dict(settings)), *([point] if point else [])],
+            [
+                sys.executable,
+                str(SCRIPT),
+                json.dumps(dict(settings)),
+                *(str(given) for given in (point, self.since) if given),
+            ],
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,

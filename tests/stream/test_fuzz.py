@@ -11,9 +11,9 @@ from worker_process import WorkerProcess
 pytestmark = pytest.mark.kafka
 
 
-def test_whatever_arrives_becomes_a_decision_or_a_dead_letter(topics: Topics, model_bundle, fuzzed):
+def test_whatever_arrives_becomes_a_decision_or_a_dead_letter(topics: Topics, model_bundle, fuzzed, chaos_seed):
     line = create_line(topics)
-    rows = (Row(r.key(), r.value(), timestamp_ms=hostile.NOW_MS) for r in hostile.messages(20260102, fuzzed))
+    rows = (Row(r.key(), r.value(), timestamp_ms=hostile.NOW_MS) for r in hostile.messages(chaos_seed, fuzzed))
     sent = topics.produce(line.transactions, rows)
     group = f"fuzz-{line.decisions}"
     worker = WorkerProcess(

@@ -85,10 +85,10 @@ def is_usual(value, key=b"u-1", mapping=None) -> bool:
 
 
 @pytest.mark.parametrize("name", MAPPINGS)
-def test_of_hostile_messages_every_row_it_takes_is_the_parser_s(name, fuzzed):
+def test_of_hostile_messages_every_row_it_takes_is_the_parser_s(name, fuzzed, chaos_seed):
     readers, taken = Readers(MAPPINGS[name]), 0
     batch = []
-    for message in hostile.messages(seed=23, count=fuzzed // len(MAPPINGS)):
+    for message in hostile.messages(seed=chaos_seed, count=fuzzed // len(MAPPINGS)):
         batch.append(message)
         if len(batch) == 500:
             taken += readers.compare(batch)
@@ -96,8 +96,8 @@ def test_of_hostile_messages_every_row_it_takes_is_the_parser_s(name, fuzzed):
     assert taken > fuzzed // len(MAPPINGS) // (10 if name == "default" else 1000)
 
 
-def test_of_messages_altered_in_one_place_every_row_it_takes_is_the_parser_s(fuzzed):
-    rng, readers = random.Random(3), Readers()
+def test_of_messages_altered_in_one_place_every_row_it_takes_is_the_parser_s(fuzzed, chaos_seed):
+    rng, readers = random.Random(f"{chaos_seed}-altered"), Readers()
     alphabet = b'"\\{}[]:,.-+eE0159tfnuUZTz \t\n\x00\x1f\x7f\xc3\xa9\xff'
     rows = [orjson.dumps({**VALID, "event_time": time, "x": other}) for time in
             (NOW_MS, "2023-11-14T22:13:19.123Z", "2023-11-14T22:13:19+01:00")

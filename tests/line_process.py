@@ -8,6 +8,7 @@ thread that came there waits for ever. With FILE, it is counted from when that i
 tells one thing the worker did.
 """
 
+import faulthandler
 import json
 import logging
 import os
@@ -110,6 +111,7 @@ class Teller(Observer):
 
 
 def main() -> None:
+    faulthandler.register(signal.SIGUSR1)  # tells on standard error where each thread stands
     settings = load_settings(None, {}, json.loads(sys.argv[1]))
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     observers: list[Observer] = [Teller()]

@@ -26,6 +26,7 @@ from worker_process import WorkerProcess
 NAMES = ("w1", "dynamic-2")
 GUEST = "dynamic-guest"
 PROGRESS_SECS = 120.0
+OLD_SECS = 10.0  # by then a worker can be asked where it stands
 AT_ANY_MOMENT = "random"
 WAYS = (*POINTS, AT_ANY_MOMENT)  # to die
 GUESTS_TRIED = 5  # until one of them is handed partitions
@@ -299,12 +300,18 @@ class Storm:
 
     def _state(self) -> str:
         now = time.time()
+        threads = {
+            name: w.where() for name, w in self.crew.workers.items() if w.alive and now - w.started_at > OLD_SECS
+        }
         workers = "".join(
             f"\n{name}, {now - w.started_at:.0f} s old, {'alive' if w.alive else 'ended'}, holds {held(w)}, told "
-            f"{[(f'{now - at:.1f} s ago', event, value) for at, event, value in w.events[-5:]]}:\n{w.errors[-3000:]}"
+            f"{[(f'{now - at:.1f} s ago', event, value) for at, event, value in w.events[-5:]]}:\n{w.errors[-3000:]}\n"
+            f"{threads.get(name, '')}"
             for name, w in self.crew.workers.items()
         )
-        return f"seed {self.seed}, last {self._last}, {dict(self.happened)}{workers}"
+        broker = [line for line in self.kafka.log.splitlines() if self.crew.group in line or "ransaction" in line]
+        said = "\n".join(broker[-60:])
+        return f"seed {self.seed}, last {self._last}, {dict(self.happened)}{workers}\nthe broker said:\n{said}"
 
     def _look_after(self) -> None:
         """Kill who is to die at any moment, and start whoever has ended."""

@@ -81,6 +81,16 @@ class WorkerProcess:
                 )
             tick.wait(0.02)
 
+    def where(self) -> str:
+        """Return where each of its threads stands. It must have run for some seconds: before, asking ends it."""
+        before = len(self.errors)
+        self.process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 5
+        while "most recent call first" not in self.errors[before:] and self.alive and time.monotonic() < deadline:
+            threading.Event().wait(0.05)
+        threading.Event().wait(0.2)  # the other threads follow
+        return self.errors[before:]
+
     def kill(self) -> None:
         self.process.kill()
         self.end()

@@ -114,6 +114,9 @@ def consumer_config(
     }
     # Three heartbeats must fit into a session.
     config.setdefault("heartbeat.interval.ms", min(3_000, kafka.session_timeout_ms // 3))
+    # How long a rebalance waits for a member, one that is no more included: a broker (Kafka 4.1.1) that restarted twice
+    # in a row forgot to expire it, and everybody else stood still. A loop that is silent for so long is stuck anyway.
+    config.setdefault("max.poll.interval.ms", max(120_000, kafka.session_timeout_ms))
     if kafka.instance_id:
         config["group.instance.id"] = kafka.instance_id
     return config

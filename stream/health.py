@@ -26,8 +26,8 @@ from stream.observer import Observer
 
 __all__ = ["Checks", "Health", "HealthServer", "stuck"]
 
-# One turn may hold three waits for the broker of 30 s each (an assignment: producer, offsets, log ends); past 300 s
-# (max.poll.interval.ms) the group gives the partitions away.
+# One turn may hold three waits for the broker of 30 s each (an assignment: producer, offsets, log ends); at the same
+# time (max.poll.interval.ms) the group gives the partitions away.
 STUCK_SECS: Final = 120.0
 REQUEST_SECS: Final = 10.0  # a client that never finishes its request holds a thread no longer than this
 

@@ -43,6 +43,15 @@ def test_librdkafka_knows_every_property_and_warns_of_none(kafka, caplog):
     assert [record.getMessage() for record in caplog.records if "CONF" in record.getMessage()] == []
 
 
+@pytest.mark.parametrize(("session_ms", "poll_ms"), [(45_000, 120_000), (1_800_000, 1_800_000)])
+def test_a_rebalance_waits_for_a_silent_member_no_longer_than_a_loop_may_be_silent(session_ms, poll_ms):
+    config = consumer_config(settings(session_timeout_ms=session_ms))
+    Consumer(config).close()
+    assert config["max.poll.interval.ms"] == poll_ms
+    own = settings(consumer=Properties({"max.poll.interval.ms": "600000"}))
+    assert consumer_config(own)["max.poll.interval.ms"] == "600000"
+
+
 def test_what_a_client_reports_besides_messages_is_handed_on():
     said = []
     consumer = Consumer(consumer_config(settings(), on_error=said.append))

@@ -183,7 +183,7 @@ class Worker:
         except BrokerSilent as silent:
             self._observer.aborted(str(silent))
             self._assignment.note(self._delivery.give_up())
-            self._assignment.rejoin()
+            self._join_again()
         except ProducerFenced as fenced:
             self._rejoin(fenced)
 
@@ -207,7 +207,9 @@ class Worker:
         except KafkaException as error:
             raise self._fatal(error.args[0]) from error
         if self._assignment.held is not held:
-            return more  # a rebalance came in between; whoever holds the partitions now reads the others again
+            # A rebalance came in between; whoever holds the partitions now reads the records again. What the client
+            # says in place of one it says once.
+            return [record for record in records if record.error() is not None] + more
         return records + more
 
     def _batch(self, records: list[Any]) -> dict[Partition, list[Any]]:
@@ -328,8 +330,9 @@ class Worker:
                 self._assignment.doubt(ahead)
             self._delivery.ready()
             self._assignment.recover(list(self._assignment.held.values()))
-        except BrokerSilent:
-            self._assignment.rejoin()
+        except BrokerSilent as silent:
+            self._observer.aborted(str(silent))
+            self._join_again()
         except ProducerFenced as fenced:
             self._rejoin(fenced)
 
@@ -342,9 +345,12 @@ class Worker:
         self._assignment.note(self._delivery.give_up())
         self._delivery.renew()
         self._stop.wait(FENCED_PAUSE_SECS * (0.5 + random.random()))
+        self._join_again()
+
+    def _join_again(self) -> None:
         try:
             self._assignment.rejoin()
-        except KafkaException as error:
+        except KafkaException as error:  # fenced meanwhile, which no poll has told yet
             raise self._fatal(error.args[0]) from error
 
     def _event(self, record: Any) -> None:

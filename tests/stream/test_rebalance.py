@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupState
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException
 
 from committed import committed
 from kafka_topics import Topics, wait_until
 from line_thread import LineThread, ThreadedCrew, line_settings, threaded_crew
 from redis_server import RedisServer
+from stream.errors import BatchAborted, BrokerSilent, FraudstreamError
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
@@ -119,6 +121,36 @@ def test_records_consumed_before_a_rebalance_are_dropped_after_it(shared: Thread
     second.wait_for("committed")
 
     assert shared.finish().differences(calm.output) == []
+
+
+def test_what_the_client_says_in_place_of_a_record_outlives_a_rebalance(shared: ThreadedCrew):
+    worker = shared.here("w1", start=False).app.worker
+
+    class Rebalanced:
+        def consume(self, _count: int, _timeout_secs: float) -> list[object]:
+            worker._assignment.held = {}
+            return ["later"]
+
+    consumer, worker._consumer = worker._consumer, Rebalanced()
+    said, read = Mock(error=lambda: "fenced, said once"), Mock(error=lambda: None)
+    assert worker._take([read, said]) == [said, "later"]
+    worker._consumer = consumer
+
+
+def test_a_worker_fenced_before_it_joins_again_says_so_in_a_sentence(shared: ThreadedCrew, monkeypatch):
+    first = shared.here("w1", start=False)
+    delivery, assignment = first.app.worker._delivery, first.app.worker._assignment
+    hold = first.hold("committed")
+    first.start()
+    assert hold.reached.wait(20)
+    monkeypatch.setattr(delivery, "finish", Mock(side_effect=BatchAborted("the broker went away")))
+    monkeypatch.setattr(delivery, "ready", Mock(side_effect=BrokerSilent("no answer")))
+    monkeypatch.setattr(assignment, "rejoin", Mock(side_effect=KafkaException(KafkaError(KafkaError._FATAL))))
+    hold.release()
+
+    assert first.end() == 1
+    assert isinstance(first.error, FraudstreamError)
+    assert "kafka.instance_id" in str(first.error)
 
 
 def test_a_dynamic_workers_partitions_are_taken_over_at_once(shared: ThreadedCrew):

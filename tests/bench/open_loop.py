@@ -145,7 +145,7 @@ def loaded(contender: Contender, topics: Topics, redis: RedisServer) -> Iterator
             load.fill()
             yield load
             if contender.name != "null":
-                _check(topics, watched.job, payments, load.sent)
+                _check(contender, topics, watched.job, payments, load.sent)
         except AssertionError as failed:
             raise AssertionError(f"{failed}; {watched.last_words()}") from failed
         finally:
@@ -153,9 +153,9 @@ def loaded(contender: Contender, topics: Topics, redis: RedisServer) -> Iterator
             watched.end()
 
 
-def _check(topics: Topics, job: Job, payments: Scene, sent: int) -> None:
+def _check(contender: Contender, topics: Topics, job: Job, payments: Scene, sent: int) -> None:
     records = topics.read(job.decisions)
-    check(records, sent, payments.scores)
+    check(records, sent, payments.scores, payments.thresholds, contender.ours)
     held = float(np.mean([orjson.loads(record.value)["decision"] != "approve" for record in records]))
     assert HELD[0] <= held <= HELD[1], f"{held:.2%} were held"
 

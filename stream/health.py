@@ -94,7 +94,7 @@ class Health(Observer):
             # A worker without partitions is ready too (there may be more workers than partitions), once it is told so.
             self._subscribed = bool(self._assigned)
 
-    def recovering(self, partition: int, *, replay_from: int, live_from: int, reason: str) -> None:  # noqa: ARG002 (not live, wherever it stands)
+    def recovering(self, partition: int, **_: object) -> None:
         with self._lock:
             self._live.discard(partition)
 

@@ -192,7 +192,9 @@ class Worker:
         records = self._take([], self._limits.poll_secs)
         if records:
             records = self._take(records)
-            if len(records) < self._limits.max_batch and self._delivery.in_flight:
+            fills = len(records) < self._limits.max_batch and self._delivery.in_flight
+            # What the client says in place of a record it says once: lost if the batch before turns out to have failed.
+            if fills and all(record.error() is None for record in records):
                 # Decided now, it would wait for the batch before all the same, and what comes meanwhile for both.
                 self._finish()
                 records = self._take(records)

@@ -2,12 +2,14 @@
 
 import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 from confluent_kafka import Consumer
 
 from kafka_topics import Topics
 from line_thread import LineThread, line_settings, threaded_crew
+from stream.errors import BatchAborted
 from traffic import payments
 
 pytestmark = pytest.mark.kafka
@@ -87,6 +89,16 @@ def test_a_full_batch_is_scored_while_the_batch_before_is_not_durable(topics, so
         assert judged.acquire(timeout=30), "nothing was scored while a commit was under way"
         reads.calm = True
         hold.release()
+
+
+def test_what_the_client_says_in_place_of_a_record_is_heard_before_the_batch_in_flight_is_waited_for(topics, source):
+    with threaded_crew(topics, source, patient(topics)) as crew:
+        worker = crew.here("w1", start=False).app.worker
+        said = [Mock(error=lambda: "fenced, said once")]
+        consumer, worker._consumer = worker._consumer, Mock(consume=Mock(side_effect=[said, []]))
+        worker._delivery._flight = Mock(result=Mock(side_effect=BatchAborted("it failed")))
+        assert worker._consume() == said
+        worker._delivery._flight, worker._consumer = None, consumer
 
 
 def patient(topics: Topics) -> dict[str, object]:

@@ -21,7 +21,7 @@ from state.windows import Windows, is_warm, load, warm
 from stream.assignment import Assignment
 from stream.breaker import Breaker
 from stream.checkpoint import Checkpointer
-from stream.clients import consumer_config, producer_config, telemetry_config
+from stream.clients import LastingConsumer, consumer_config, producer_config, telemetry_config
 from stream.codec import DecisionEncoder, Decoder, warm_codec
 from stream.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from stream.embedded import check_embedded
@@ -175,7 +175,7 @@ def _wire(
 
     if settings.telemetry.enabled:
         observer = Observers(observer, _telemetry(settings, observer, scores_with, bootstrap))
-    consumer = Consumer(consumer_config(settings, bootstrap=bootstrap))
+    consumer = LastingConsumer(lambda: Consumer(consumer_config(settings, bootstrap=bootstrap)))
     breaker = Breaker(clock, observer)
     checkpointer = Checkpointer(
         store,
@@ -287,7 +287,7 @@ def _telemetry(
 
 
 def _delivery(
-    settings: Settings, observer: Observer, consumer: Consumer, around: Surroundings, bootstrap: str | None
+    settings: Settings, observer: Observer, consumer: LastingConsumer, around: Surroundings, bootstrap: str | None
 ) -> Delivery:
     topic = settings.topics.transactions
     exactly_once = settings.kafka.delivery == "exactly_once"

@@ -27,6 +27,7 @@ from state.store import Store, Watermark
 from state.windows import Windows
 from stream.breaker import Breaker
 from stream.checkpoint import Checkpointer
+from stream.clients import LastingConsumer
 from stream.coverage import Coverage
 from stream.delivery import Delivery
 from stream.errors import BatchAborted, BrokerSilent, ProducerFenced, RecoveryError, StateAhead
@@ -51,7 +52,7 @@ class Assignment:
 
     def __init__(
         self,
-        consumer: Consumer,
+        consumer: LastingConsumer,
         topic: str,
         delivery: Delivery,
         store: Store,
@@ -96,10 +97,13 @@ class Assignment:
         """Subscribe; assignments arrive through the callbacks."""
         self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
-    def rejoin(self) -> None:
-        """Give everything back, keep no memory, and join again."""
+    def rejoin(self, *, anew: bool = False) -> None:
+        """Give everything back, keep no memory, and join again. anew: with a new consumer, in place of a fenced one."""
         self.held, self._parked = {}, {}
-        self._consumer.unsubscribe()
+        if anew:
+            self._consumer.renew()
+        else:
+            self._consumer.unsubscribe()
         self.join()
 
     def recover(self, partitions: Iterable[Partition]) -> None:

@@ -16,6 +16,7 @@ from stream.settings import Settings
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "LastingConsumer",
     "admin_config",
     "check_properties",
     "consumer_config",
@@ -38,6 +39,23 @@ BATCH_BYTES: Final = 1_000_000
 TELEMETRY_BACKLOG: Final = 120
 
 log = logging.getLogger("fraudstream.kafka")
+
+
+class LastingConsumer:
+    """The consumer that make() returns, and another one after renew(): one that was fenced never reads again."""
+
+    def __init__(self, make: Callable[[], Consumer]) -> None:
+        self._make = make
+        self._consumer = make()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def renew(self) -> None:
+        """Close the consumer, which may still serve its callbacks, and go on with a new one, subscribed to nothing."""
+        self._consumer.close()
+        self._consumer = self._make()
+
 
 _EVERY_CLIENT: Final[dict[str, Any]] = {
     # A broker that restarts is back within seconds; the default waits up to 10 s before it is tried again.

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from stream.clients import LastingConsumer
 from stream.errors import BatchAborted, BrokerSilent, DeliveryError, Oversized, ProducerFenced
 from stream.observer import Observer
 
@@ -372,7 +373,7 @@ class AtLeastOnce(_Writer):
         make_producer: Callable[[Callable[..., None]], Producer],
         source_topic: str,
         observer: Observer,
-        consumer: Consumer,
+        consumer: LastingConsumer,
         *,
         timeout_secs: float = 30.0,
     ) -> None:

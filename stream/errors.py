@@ -12,7 +12,8 @@ FraudstreamError                 the command ends with exit code 1 and this sent
 └── DeliveryError
     ├── BatchAborted             nothing of this batch was written: recover from the committed offset
     ├── BrokerSilent             the broker does not answer: give everything back and join again
-    └── ProducerFenced           another process writes under our name: rejoin once, then give way
+    ├── ProducerFenced           another process writes under our name: rejoin once, then give way
+    └── ConsumerFenced           another process reads under our name, or so it seems: join anew once, then give way
 """
 
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 __all__ = [
     "BatchAborted",
     "BrokerSilent",
+    "ConsumerFenced",
     "DeliveryError",
     "FraudstreamError",
     "LabelIndexError",
@@ -117,3 +119,7 @@ class BrokerSilent(DeliveryError):
 
 class ProducerFenced(DeliveryError):
     """Our transactional id was taken over, or the producer is beyond repair."""
+
+
+class ConsumerFenced(DeliveryError):
+    """The group holds another member under our instance id: a twin, or an attempt of ours whose answer was lost."""

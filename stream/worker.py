@@ -22,7 +22,7 @@ from itertools import dropwhile, groupby
 from time import perf_counter
 from typing import Any, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from state.errors import DamagedRecord, StoreRolledBack, StoreUnavailable
 from state.store import Store
@@ -30,8 +30,17 @@ from state.windows import Windows
 from stream.assignment import Assignment
 from stream.breaker import Breaker
 from stream.checkpoint import Checkpointer
+from stream.clients import LastingConsumer
 from stream.delivery import Delivery
-from stream.errors import BatchAborted, BrokerSilent, FraudstreamError, ProducerFenced, StartupError, StateAhead
+from stream.errors import (
+    BatchAborted,
+    BrokerSilent,
+    ConsumerFenced,
+    FraudstreamError,
+    ProducerFenced,
+    StartupError,
+    StateAhead,
+)
 from stream.line import Line
 from stream.observer import Observer
 from stream.partition import Partition, Phase
@@ -39,8 +48,13 @@ from stream.partition import Partition, Phase
 __all__ = ["Limits", "Swaps", "Worker"]
 
 FENCED_PAUSE_SECS = 1.0  # lets a twin that fenced us finish joining before we decide whether we still have a place
+TWIN_SECS = 60.0  # a twin that we fence in turn fences us again well within this
 MEMORY_LOW = 0.9  # evict down to this share of the limit, so that not every turn evicts
 GAUGE_SECS = 1.0
+TWIN = (
+    "Another worker joined with the same kafka.instance_id, or this one did not reach the broker for longer than "
+    "kafka.session_timeout_ms, so it gives way: give each its own, and start this one again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +84,7 @@ class Worker:
 
     def __init__(
         self,
-        consumer: Consumer,
+        consumer: LastingConsumer,
         topic: str,
         assignment: Assignment,
         delivery: Delivery,
@@ -93,6 +107,7 @@ class Worker:
         self._clock = clock
         self._stop = threading.Event()
         self._fences = 0
+        self._fenced_at = -TWIN_SECS
         self._aborts = 0
         self._gauges_at = 0.0
 
@@ -108,7 +123,10 @@ class Worker:
         self._assignment.join()
         try:
             while not self._stop.is_set():
-                self._turn(line, swaps)
+                try:
+                    self._turn(line, swaps)
+                except ConsumerFenced as fenced:
+                    self._join_anew(fenced)
                 self._observer.turned()
             self._drain()
         finally:
@@ -343,11 +361,28 @@ class Worker:
         self._fences += 1
         self._observer.aborted(str(fenced))
         if self._fences > 1:
+            twin = self._clock() < self._fenced_at + TWIN_SECS  # both of ours are fenced: what the consumer says helps
+            raise ConsumerFenced(TWIN) if twin else fenced
+        self._give_up_and_pause()
+        self._join_again()
+
+    def _join_anew(self, fenced: ConsumerFenced) -> None:
+        """Join with a new consumer; fenced again soon, a twin lives, and this process, the older one, gives way.
+
+        librdkafka calls a static member fenced, too, whose own attempt to join has taken its place while the answer was
+        lost with the broker; nothing tells the two apart but that a twin comes back.
+        """
+        fenced_at, self._fenced_at = self._fenced_at, self._clock()
+        if self._fenced_at < fenced_at + TWIN_SECS:
             raise fenced
+        self._observer.aborted("the group has another member under this worker's name: joining anew")
+        self._give_up_and_pause()
+        self._assignment.rejoin(anew=True)
+
+    def _give_up_and_pause(self) -> None:
         self._assignment.note(self._delivery.give_up())
         self._delivery.renew()
         self._stop.wait(FENCED_PAUSE_SECS * (0.5 + random.random()))
-        self._join_again()
 
     def _join_again(self) -> None:
         try:
@@ -369,10 +404,7 @@ class Worker:
     def _fatal(self, error: KafkaError) -> FraudstreamError:
         # _FATAL is what a fenced consumer says to everything after the fence itself.
         if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED, KafkaError._FATAL):  # noqa: SLF001
-            return FraudstreamError(
-                "Another worker joined with the same kafka.instance_id, or this one did not reach the broker for "
-                "longer than kafka.session_timeout_ms, so it gives way: give each its own, and start this one again."
-            )
+            return ConsumerFenced(TWIN)
         return FraudstreamError(f"The consumer cannot go on: {error.str()}.")
 
     def _check_applied(self, partition: Partition, loaded: list[bytes]) -> None:

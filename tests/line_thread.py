@@ -88,7 +88,8 @@ class LineThread:
 
     def __init__(self, settings: Mapping[str, object]) -> None:
         self._watch = Watch()
-        self.app = compose(load_settings(None, {}, dict(settings)), self._watch)
+        self.settings = load_settings(None, {}, dict(settings))
+        self.app = compose(self.settings, self._watch)
         self.error: BaseException | None = None
         self.errors = ""
         self._thread = threading.Thread(target=self._run, daemon=True)

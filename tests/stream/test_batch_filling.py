@@ -102,9 +102,9 @@ def test_what_the_client_says_in_place_of_a_record_is_heard_before_the_batch_in_
 
 
 def patient(topics: Topics) -> dict[str, object]:
-    """Return settings under which a transaction outlives what a test does in it."""
-    settings = line_settings(topics.bootstrap)
-    return settings | {"kafka.transaction_timeout_ms": 60_000, "kafka.session_timeout_ms": 30_000}
+    """Return settings under which a transaction outlives what a test does in it, and no checkpoint waits for it."""
+    long = {"kafka.transaction_timeout_ms": 60_000, "kafka.session_timeout_ms": 30_000}
+    return line_settings(topics.bootstrap) | long | {"store.checkpoint_interval_ms": 60_000}
 
 
 def judgements(worker: LineThread) -> threading.Semaphore:

@@ -11,7 +11,7 @@ from committed import committed
 from kafka_topics import Topics, wait_until
 from line_thread import LineThread, ThreadedCrew, line_settings, threaded_crew
 from redis_server import RedisServer
-from stream.errors import BatchAborted, BrokerSilent, FraudstreamError
+from stream.errors import BatchAborted, BrokerSilent
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
@@ -137,20 +137,35 @@ def test_what_the_client_says_in_place_of_a_record_outlives_a_rebalance(shared: 
     worker._consumer = consumer
 
 
-def test_a_worker_fenced_before_it_joins_again_says_so_in_a_sentence(shared: ThreadedCrew, monkeypatch):
+def test_a_worker_fenced_before_it_joins_again_joins_anew(shared: ThreadedCrew, calm, monkeypatch):
     first = shared.here("w1", start=False)
     delivery, assignment = first.app.worker._delivery, first.app.worker._assignment
     hold = first.hold("committed")
     first.start()
     assert hold.reached.wait(20)
-    monkeypatch.setattr(delivery, "finish", Mock(side_effect=BatchAborted("the broker went away")))
-    monkeypatch.setattr(delivery, "ready", Mock(side_effect=BrokerSilent("no answer")))
-    monkeypatch.setattr(assignment, "rejoin", Mock(side_effect=KafkaException(KafkaError(KafkaError._FATAL))))
+    for target, name, error in (
+        (delivery, "finish", BatchAborted("the broker went away")),
+        (delivery, "ready", BrokerSilent("no answer")),
+        (assignment, "rejoin", KafkaException(KafkaError(KafkaError._FATAL))),
+    ):
+        fails_once(monkeypatch, target, name, error)
     hold.release()
+    first.wait_for("assigned", 2)
 
-    assert first.end() == 1
-    assert isinstance(first.error, FraudstreamError)
-    assert "kafka.instance_id" in str(first.error)
+    assert shared.finish().differences(calm.output) == []
+    assert "the group has another member under this worker's name: joining anew" in first.values("aborted")
+
+
+def fails_once(monkeypatch: pytest.MonkeyPatch, target: object, name: str, error: Exception) -> None:
+    """Let the next call of the method raise."""
+    whole, errors = getattr(target, name), [error]
+
+    def call(*args: object, **kwargs: object) -> object:
+        if errors:
+            raise errors.pop()
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(target, name, call)
 
 
 def test_a_dynamic_workers_partitions_are_taken_over_at_once(shared: ThreadedCrew):

@@ -36,9 +36,8 @@ MORE_TIMES = 60
 #: What a worker may end with by itself in a storm, because whatever runs it starts it again: another has its place, the
 #: broker or the store cannot be reached at the start or for too long.
 MAY_END = re.compile(
-    r"^(?:stream|state)\.errors\.(?:"
-    r"(ProducerFenced|BrokerSilent|BatchAborted|StartupError|StoreUnavailable)"
-    r"|FraudstreamError: Another worker joined)"
+    r"^(?:stream|state)\.errors\.("
+    r"ProducerFenced|ConsumerFenced|BrokerSilent|BatchAborted|StartupError|StoreUnavailable)"
     r"(?!.*store\.recovery)",
     re.MULTILINE,
 )
@@ -354,7 +353,7 @@ class Storm:
             return
         found = MAY_END.search(worker.errors)
         assert found, f"a worker ended by itself ({worker.process.returncode}):\n{worker.errors[-3000:]}"
-        self.happened[f"ended by itself: {found[1] or 'another has its place'}"] += 1
+        self.happened[f"ended by itself: {found[1]}"] += 1
         self.ended.append(worker)
 
     def _start(self, name: str) -> None:

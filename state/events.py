@@ -4,6 +4,7 @@ Two ids are the same when their 64-bit hashes are: among a million ids of one us
 below 3 in 10⁸. The hashes are part of the durable records, so their seeds never change within a record version.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,18 @@ class Events:
             self.amount_minor[rows],
             self.currency[rows],
             self.fields[rows],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Events"]) -> "Events":
+        """Return the rows of at least one part, one after another."""
+        return cls(
+            np.concatenate([part.time_ms for part in parts]),
+            np.concatenate([part.offset for part in parts]),
+            np.concatenate([part.transaction for part in parts]),
+            np.concatenate([part.amount_minor for part in parts]),
+            np.concatenate([part.currency for part in parts]),
+            np.concatenate([part.fields for part in parts]),
         )
 
 

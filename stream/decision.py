@@ -104,7 +104,7 @@ class DecisionEncoder:
         scored_at_ms: int,
     ) -> list[bytes]:
         """Return the documents without reasons; an empty one where a row is to be encoded by itself."""
-        template, longest = self._template(decoded.partition, scored_at_ms)
+        template, longest = self._template(scored_at_ms)
         n = len(decoded)
         texts = int((decoded.spans[:, :, 1] - decoded.spans[:, :, 0]).sum())
         out = np.empty(n * (longest + NUMBERS) + texts, np.uint8), np.empty(n, np.int64)
@@ -115,6 +115,7 @@ class DecisionEncoder:
             outcomes,
             flags,
             decoded.events.time_ms,
+            decoded.partitions,
             decoded.events.offset,
             template,
             out,
@@ -122,10 +123,10 @@ class DecisionEncoder:
         whole, ends = out[0][:end].tobytes(), out[1].tolist()
         return [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
-    def _template(self, partition: int, scored_at_ms: int) -> tuple[Template, int]:
+    def _template(self, scored_at_ms: int) -> tuple[Template, int]:
         """Return what the documents of a batch share, and the most bytes it takes of one."""
         text, template, longest = self._shared
-        scored = b',"scored_at":%d,"partition":%d,"offset":' % (scored_at_ms, partition)
+        scored = b',"scored_at":%d,"partition":' % scored_at_ms
         parts = template.parts.copy()
         parts[SCORED] = len(text), len(text) + len(scored)
         return template._replace(text=np.frombuffer(text + scored, np.uint8), parts=parts), longest + len(scored)
@@ -142,6 +143,7 @@ class DecisionEncoder:
             b',"segment":"',
             b'","event_time":',
             b"",  # SCORED, other for each batch
+            b',"offset":',
             b',"traceparent":"',
             b'"}',
             b"}",
@@ -171,7 +173,7 @@ class DecisionEncoder:
             "segment": decoded.segments[0],
             "event_time": int(decoded.events.time_ms[0]),
             "scored_at": scored_at_ms,
-            "partition": decoded.partition,
+            "partition": int(decoded.partitions[0]),
             "offset": int(decoded.events.offset[0]),
         }
         if traceparent := decoded.traceparents[0]:

@@ -9,8 +9,8 @@ from stream.jit import entry, piece, section
 __all__ = ["NUMBERS", "SCORED", "Template", "write_decisions"]
 
 #: The most bytes that a row's numbers take.
-NUMBERS: Final = 96
-#: Which of a template's parts says when and where.
+NUMBERS: Final = 116
+#: Which of a template's parts says when.
 SCORED: Final = 5
 
 _TRANSACTION, _USER, _SEGMENT, _TRACE = range(4)  # of stream.transaction_kernel.TEXTS
@@ -37,7 +37,16 @@ class Template(NamedTuple):
 
 @entry
 def write_decisions(
-    text: Any, spans: Any, scores: Any, outcomes: Any, flags: Any, times_ms: Any, offsets: Any, template: Any, out: Any
+    text: Any,
+    spans: Any,
+    scores: Any,
+    outcomes: Any,
+    flags: Any,
+    times_ms: Any,
+    partitions: Any,
+    offsets: Any,
+    template: Any,
+    out: Any,
 ) -> int:
     """Write every row behind the other into out.text and its end to out.ends[row]; return the end of the last.
 
@@ -62,13 +71,15 @@ def write_decisions(
             at = _copy(template.text, parts[4, 0], parts[4, 1], written, at)
             at = _whole(times_ms[row], written, at)
             at = _copy(template.text, parts[SCORED, 0], parts[SCORED, 1], written, at)
+            at = _whole(partitions[row], written, at)
+            at = _copy(template.text, parts[6, 0], parts[6, 1], written, at)
             at = _whole(offsets[row], written, at)
             if spans[row, _TRACE, 0] < spans[row, _TRACE, 1]:
-                at = _copy(template.text, parts[6, 0], parts[6, 1], written, at)
-                at = _copy(text, spans[row, _TRACE, 0], spans[row, _TRACE, 1], written, at)
                 at = _copy(template.text, parts[7, 0], parts[7, 1], written, at)
-            else:
+                at = _copy(text, spans[row, _TRACE, 0], spans[row, _TRACE, 1], written, at)
                 at = _copy(template.text, parts[8, 0], parts[8, 1], written, at)
+            else:
+                at = _copy(template.text, parts[9, 0], parts[9, 1], written, at)
         ends[row] = at
     return at
 

@@ -1,8 +1,9 @@
-"""A batch's transactions as columns: numbers as arrays, texts as places in one buffer, so that no row is an object."""
+"""Transactions as columns: numbers as arrays, texts as places in one buffer, so that no row is an object."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -20,14 +21,14 @@ _ESCAPED: Final = re.compile(rb'[\x00-\x1f"\\]')
 
 @dataclass(slots=True)
 class Decoded:
-    """The transactions among one partition's records, n rows in offset order.
+    """The transactions among some records, n rows; those of one partition together and in offset order.
 
-    users: the records' keys. timestamps_ms: int64[n], of the records. text: UTF-8 with all texts of the batch;
-    spans: int64[n, 4, 2], start and end in it of each of TEXTS, empty where there is none. plain: bool[n], whether a
-    row's texts stand in JSON as they are.
+    partitions: int64[n], where each was read. users: the records' keys. timestamps_ms: int64[n], of the records.
+    text: UTF-8 with all texts of the batch; spans: int64[n, 4, 2], start and end in it of each of TEXTS, empty where
+    there is none. plain: bool[n], whether a row's texts stand in JSON as they are.
     """
 
-    partition: int
+    partitions: NDArray[np.int64]
     messages: list[MessageLike]
     users: list[bytes]
     events: Events
@@ -41,16 +42,40 @@ class Decoded:
 
     def rows(self, chosen: slice | NDArray[np.int64]) -> "Decoded":
         """Return some rows; a slice shares memory."""
-        places = range(len(self))[chosen] if isinstance(chosen, slice) else chosen.tolist()
+        if isinstance(chosen, slice):
+            messages, users = self.messages[chosen], self.users[chosen]
+        else:
+            places = chosen.tolist()
+            messages, users = [self.messages[i] for i in places], [self.users[i] for i in places]
         return Decoded(
-            self.partition,
-            [self.messages[i] for i in places],
-            [self.users[i] for i in places],
+            self.partitions[chosen],
+            messages,
+            users,
             self.events[chosen],
             self.timestamps_ms[chosen],
             self.text,
             self.spans[chosen],
             self.plain[chosen],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Decoded"]) -> "Decoded":
+        """Return the rows of at least one part, one after another. Parts of one batch share its text."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        texts = {id(part.text): part.text for part in parts}
+        starts = dict(zip(texts, np.cumsum([0, *map(len, texts.values())]).tolist(), strict=False))
+        spans = [part.spans + start if (start := starts[id(part.text)]) else part.spans for part in parts]
+        return cls(
+            np.concatenate([part.partitions for part in parts]),
+            list(chain.from_iterable(part.messages for part in parts)),
+            list(chain.from_iterable(part.users for part in parts)),
+            Events.joined([part.events for part in parts]),
+            np.concatenate([part.timestamps_ms for part in parts]),
+            b"".join(texts.values()) if len(texts) > 1 else first.text,
+            np.concatenate(spans),
+            np.concatenate([part.plain for part in parts]),
         )
 
     @property

@@ -61,46 +61,54 @@ class FeatureLog:
     def row_bytes(self, id_bytes: int) -> int:
         """Return the size of a record of one row whose transaction id has so many bytes, before any compression."""
         zero = np.zeros(1, np.int64)
-        ((_, record),) = self.encode(["-" * id_bytes], 0, zero, zero, np.zeros((1, self._width), np.float32))
+        ((_, _, record),) = self.encode(["-" * id_bytes], zero, zero, zero, np.zeros((1, self._width), np.float32))
         return len(record)
 
     def encode(
         self,
         transaction_ids: Sequence[str] | pa.StringArray,
-        partition: int,
+        partitions: npt.NDArray[np.int64],
         offsets: npt.NDArray[np.int64],
         times_ms: npt.NDArray[np.int64],
         features: npt.NDArray[np.float32],
-    ) -> Iterator[tuple[int, bytes]]:
-        """Yield (first row's offset, record) for n rows; offsets, times_ms: int64[n]; features: float32[n, k]."""
-        step = self.rows_a_record
-        for at in range(0, len(transaction_ids), step):
-            rows = slice(at, at + step)
-            yield (
-                int(offsets[at]),
-                self._record(transaction_ids[rows], partition, offsets[rows], times_ms[rows], features[rows]),
-            )
+    ) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (partition, first row's offset, record) for n rows, those of a partition together, each in its records.
 
-    def _record(
+        partitions, offsets, times_ms: int64[n]; features: float32[n, k].
+        """
+        n, step = len(transaction_ids), self.rows_a_record
+        if not n:
+            return
+        whole = self._columns(transaction_ids, partitions, offsets, times_ms, features)
+        ends = [*(np.flatnonzero(np.diff(partitions)) + 1).tolist(), n]
+        for start, end in zip([0, *ends], ends, strict=False):
+            for at in range(start, end, step):
+                # Columns made once and cut: of a few rows they cost four times what writing them does. Arrow cuts at 64
+                # bytes, so that what pads a short record can be its neighbour's values.
+                rows = whole.slice(at, min(step, end - at))
+                record = b"".join((self._begin, rows.serialize(), _END_OF_STREAM))
+                yield int(partitions[at]), int(offsets[at]), record
+
+    def _columns(
         self,
         transaction_ids: Sequence[str] | pa.StringArray,
-        partition: int,
+        partitions: npt.NDArray[np.int64],
         offsets: npt.NDArray[np.int64],
         times_ms: npt.NDArray[np.int64],
         features: npt.NDArray[np.float32],
-    ) -> bytes:
+    ) -> pa.RecordBatch:
         n = len(transaction_ids)
         vectors = pa.Array.from_buffers(
             pa.float32(), n * self._width, [None, pa.py_buffer(np.ascontiguousarray(features))]
         )
         columns = [
             transaction_ids if isinstance(transaction_ids, pa.Array) else pa.array(transaction_ids, pa.string()),
-            pa.array(np.full(n, partition, np.int32)),
+            pa.array(partitions.astype(np.int32)),
             pa.array(offsets),
             pa.array(times_ms).view(_EVENT_TIME),
             pa.Array.from_buffers(self._vectors, n, [None], children=[vectors]),
         ]
-        return b"".join((self._begin, pa.record_batch(columns, schema=self._schema).serialize(), _END_OF_STREAM))
+        return pa.record_batch(columns, schema=self._schema)
 
 
 def read_feature_log(record: bytes) -> pa.Table:

@@ -4,7 +4,7 @@ State is observed per event and in order, so two payments of one user in one bat
 Nothing here waits for Kafka; the only wait is the batched read of users that are not in memory.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ __all__ = ["Judge", "Line", "Scorer", "Topics", "Verdicts"]
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
+_TOLD = (Flag.LATE, Flag.DUPLICATE, Flag.CONFLICT, Flag.TRUNCATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,27 @@ class _Part:
         return self.decoded.rows(slice(self.live, None)) if self.live else self.decoded
 
 
+@dataclass(slots=True)
+class _Rows:
+    """The live rows of all parts, one part after another, to be scored and encoded together."""
+
+    decoded: Decoded
+    features: F32
+    flags: U8
+
+    @classmethod
+    def of(cls, live: list[_Part]) -> "_Rows":
+        """Join the live rows of at least one part."""
+        decoded = Decoded.joined([part.live_rows() for part in live])
+        if len(live) == 1:
+            return cls(decoded, live[0].features, live[0].flags)
+        return cls(
+            decoded,
+            np.concatenate([part.features for part in live]),
+            np.concatenate([part.flags for part in live]),
+        )
+
+
 class Line:
     """Turns consumed records into output.
 
@@ -121,13 +143,12 @@ class Line:
         report, output = BatchReport(), Output(self._topics.decisions)
         clock = _Stages(report.stage_secs)
         parts, waiting = [], []
-        for partition, records in batch.items():
-            part = self._decode(partition, records)
+        for part in self._decode(batch):
             clock.lap("decode")
             try:
                 self._observe(part)
             except StoreUnavailable:
-                waiting.append(partition)
+                waiting.append(part.partition)
             else:
                 parts.append(part)
             clock.lap("windows")
@@ -136,11 +157,10 @@ class Line:
             self._account(part, output, report)
         live = [part for part in parts if part.live < len(part.decoded)]
         if live:
-            features = live[0].features if len(live) == 1 else np.concatenate([part.features for part in live])
-            currencies = np.concatenate([part.decoded.events.currency[part.live :] for part in live])
-            verdicts = self._scorer.judge.judge(features, currencies)
+            rows = _Rows.of(live)
+            verdicts = self._scorer.judge.judge(rows.features, rows.decoded.events.currency)
             clock.lap("score")
-            self._encode(live, features, verdicts, output, report)
+            self._encode(rows, verdicts, output, report)
             clock.lap("encode")
         report.offsets = output.offsets
         return output, report, waiting
@@ -159,13 +179,14 @@ class Line:
             self._oversized.add(place)
         return smaller
 
-    def _decode(self, partition: Partition, records: list[Any]) -> _Part:
-        decoded, dead = self._decoder.decode(partition.number, records)
-        part = _Part(partition, decoded, dead, records[-1].offset() + 1)
-        if partition.phase is Phase.REPLAYING:
-            part.live = int(np.searchsorted(decoded.events.offset, partition.live_from))
-            part.dead = [letter for letter in dead if letter.message.offset() >= partition.live_from]
-        return part
+    def _decode(self, batch: dict[Partition, list[Any]]) -> Iterator[_Part]:
+        found = self._decoder.decode_each([(partition.number, records) for partition, records in batch.items()])
+        for (partition, records), (decoded, dead) in zip(batch.items(), found, strict=True):
+            part = _Part(partition, decoded, dead, records[-1].offset() + 1)
+            if partition.phase is Phase.REPLAYING:
+                part.live = int(np.searchsorted(decoded.events.offset, partition.live_from))
+                part.dead = [letter for letter in dead if letter.message.offset() >= partition.live_from]
+            yield part
 
     def _observe(self, part: _Part) -> None:
         """Bring the part's users into memory, then let the windows see every event in order."""
@@ -197,48 +218,33 @@ class Line:
             report.first_dead.setdefault(letter.error, (number, letter.message.offset(), letter.field))
             output.rare.append(self._dead_letter(letter))
 
-    def _encode(
-        self, live: list[_Part], features: F32, verdicts: Verdicts, output: Output, report: BatchReport
-    ) -> None:
-        """Append decisions and feature records of every part; verdict rows follow the parts' order."""
-        at = 0
-        now_ms = self._now_ms()
-        timestamps: list[npt.NDArray[np.int64]] = []
-        rows = [part.live_rows() for part in live]
-        names = self._scorer.judge.outcome_names
-        report.scored = Scored(self._scorer.scored_by, features, verdicts.scores, verdicts.outcomes, names, rows)
-        for part, decoded in zip(live, rows, strict=True):
-            n = len(decoded)
-            rows_of = slice(at, at + n)
-            reasons = {row - at: why for row, why in verdicts.reasons.items() if at <= row < at + n}
-            values = self._scorer.encoder.encode(
-                decoded, verdicts.scores[rows_of], verdicts.outcomes[rows_of], part.flags, reasons, now_ms
-            )
-            offsets = decoded.events.offset.tolist()
-            output.partitions += [decoded.partition] * n
-            output.keys += decoded.users
-            output.values += values
-            report.noted += [values[row] for row in reasons]
-            output.source_offsets += offsets
-            self._log_features(part, decoded, output)
-            timestamps.append(decoded.timestamps_ms)
-            at += n
+    def _encode(self, rows: _Rows, verdicts: Verdicts, output: Output, report: BatchReport) -> None:
+        """Append decisions and feature records."""
+        now_ms, decoded = self._now_ms(), rows.decoded
+        scorer, names = self._scorer, self._scorer.judge.outcome_names
+        report.scored = Scored(scorer.scored_by, rows.features, verdicts.scores, verdicts.outcomes, names, decoded)
+        values = scorer.encoder.encode(
+            decoded, verdicts.scores, verdicts.outcomes, rows.flags, verdicts.reasons, now_ms
+        )
+        output.partitions += decoded.partitions.tolist()
+        output.keys += decoded.users
+        output.values += values
+        output.source_offsets += decoded.events.offset.tolist()
+        report.noted += [values[row] for row in verdicts.reasons]
+        self._log_features(rows, output)
         if self._oversized:
-            self._replace_oversized(live, output, report)
-        self._report(live, verdicts, now_ms, np.concatenate(timestamps), report)
+            self._replace_oversized(decoded, output, report)
+        self._report(rows, verdicts, now_ms, report)
 
-    def _log_features(self, part: _Part, decoded: Decoded, output: Output) -> None:
-        if not self._topics.features:
+    def _log_features(self, rows: _Rows, output: Output) -> None:
+        topic, decoded = self._topics.features, rows.decoded
+        if not topic:
             return
         events = decoded.events
-        for offset, record in self._scorer.feature_log.encode(
-            decoded.transaction_column(), decoded.partition, events.offset, events.time_ms, part.features
+        for partition, offset, record in self._scorer.feature_log.encode(
+            decoded.transaction_column(), decoded.partitions, events.offset, events.time_ms, rows.features
         ):
-            output.rare.append(
-                Outgoing(
-                    self._topics.features, decoded.partition, None, record, (), "features", decoded.partition, offset
-                )
-            )
+            output.rare.append(Outgoing(topic, partition, None, record, (), "features", partition, offset))
 
     def _dead_letter(self, letter: DeadLetter) -> Outgoing:
         message = letter.message
@@ -250,7 +256,7 @@ class Line:
             key, headers = None, [*headers, ("key.dropped", b"too large for the dead-letter topic")]
         return Outgoing(self._topics.dead_letters, -1, key, value, headers, "dead_letter", partition, offset)
 
-    def _replace_oversized(self, live: list[_Part], output: Output, report: BatchReport) -> None:
+    def _replace_oversized(self, decoded: Decoded, output: Output, report: BatchReport) -> None:
         """Take decisions out that the broker refused for their size; a dead letter says so in their place."""
         keep = [
             i
@@ -259,7 +265,7 @@ class Line:
         ]
         if len(keep) == len(output.values):
             return
-        sources = {(part.decoded.partition, m.offset()): m for part in live for m in part.decoded.messages}
+        sources = {(m.partition(), m.offset()): m for m in decoded.messages}
         for i in sorted(set(range(len(output.values))) - set(keep)):
             message = sources[output.partitions[i], output.source_offsets[i]]
             letter = DeadLetter(message, "too_large", "", "the decision is larger than the decisions topic allows")
@@ -270,22 +276,16 @@ class Line:
         output.values = [output.values[i] for i in keep]
         output.source_offsets = [output.source_offsets[i] for i in keep]
 
-    def _report(
-        self,
-        live: list[_Part],
-        verdicts: Verdicts,
-        now_ms: int,
-        timestamps_ms: npt.NDArray[np.int64],
-        report: BatchReport,
-    ) -> None:
-        report.events = len(timestamps_ms)
-        report.latency_ms = (now_ms - timestamps_ms).astype(np.float64)
+    def _report(self, rows: _Rows, verdicts: Verdicts, now_ms: int, report: BatchReport) -> None:
+        report.events = len(rows.decoded)
+        report.latency_ms = (now_ms - rows.decoded.timestamps_ms).astype(np.float64)
         counts = np.bincount(verdicts.outcomes, minlength=len(self._scorer.judge.outcome_names))
         report.outcomes = dict(zip(self._scorer.judge.outcome_names, counts.tolist(), strict=True))
-        for flag in (Flag.LATE, Flag.DUPLICATE, Flag.CONFLICT, Flag.TRUNCATED):
-            count = sum(int(np.count_nonzero(part.flags & flag)) for part in live)
-            if count:
-                report.flags[str(flag.name).lower()] = count
+        if rows.flags.any():
+            for flag in _TOLD:
+                count = int(np.count_nonzero(rows.flags & flag))
+                if count:
+                    report.flags[str(flag.name).lower()] = count
 
 
 class _Stages:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from models.histograms import Histograms
 
-__all__ = ["BatchReport", "Observer", "Observers", "Scored", "ScoredBy", "ScoredPart"]
+__all__ = ["BatchReport", "Observer", "Observers", "Scored", "ScoredBy", "ScoredRows"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,8 +30,8 @@ class ScoredBy:
     reference: str = ""
 
 
-class ScoredPart(Protocol):
-    """The transactions of one partition among those of a batch."""
+class ScoredRows(Protocol):
+    """The transactions of a batch."""
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -49,8 +49,8 @@ class ScoredPart(Protocol):
 class Scored:
     """The rows of a batch as they were scored; what the line worked with itself, never copies.
 
-    features: float32[n, k]; scores: float32[n]; outcomes: uint8[n], indices into outcome_names; parts: the
-    transactions of each partition, their rows in the order of the matrix.
+    features: float32[n, k]; scores: float32[n]; outcomes: uint8[n], indices into outcome_names; rows: the
+    transactions in the order of the matrix.
     """
 
     by: ScoredBy
@@ -58,7 +58,7 @@ class Scored:
     scores: npt.NDArray[np.float32]
     outcomes: npt.NDArray[np.uint8]
     outcome_names: Sequence[str]
-    parts: Sequence[ScoredPart]
+    rows: ScoredRows
 
 
 @dataclass(slots=True)

@@ -1,7 +1,6 @@
 """Decisions counted by segment, of which only so many keep their names."""
 
 from collections import Counter
-from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -38,7 +37,7 @@ class SegmentCounts:
     def add(self, scored: Scored) -> None:
         """Count a batch. Nearly all rows have the same outcome: only the others are looked at one by one."""
         names, outcomes = scored.outcome_names, scored.outcomes
-        by_row = list(chain.from_iterable(part.segments for part in scored.parts))
+        by_row = scored.rows.segments
         usual = int(np.bincount(outcomes).argmax())
         left = Counter(by_row)
         for row in np.flatnonzero(outcomes != usual).tolist():

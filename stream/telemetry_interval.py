@@ -101,9 +101,4 @@ def new_bins(by: ScoredBy) -> BinCounts:
 def _row(scored: Scored, row: int) -> Row:
     """Return one row by value: a view would keep the whole batch."""
     values = [value if math.isfinite(value) else None for value in scored.features[row].tolist()]
-    at = row
-    for part in scored.parts:
-        if at < len(part):
-            return values, float(scored.scores[row]), int(part.time_ms[at])
-        at -= len(part)
-    raise IndexError(row)
+    return values, float(scored.scores[row]), int(scored.rows.time_ms[row])

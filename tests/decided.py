@@ -62,7 +62,8 @@ def decoded(partition: int, user_ids: list[str], transaction_ids: list[str], off
     text, spans, plain = pack_texts((transaction_ids, user_ids, [""] * n, [""] * n))
     ids, fields = none.astype(np.uint64), np.zeros((n, 0), np.uint64)
     events = Events(times_ms, offsets, ids, none, none.astype(np.uint16), fields)
-    return Decoded(partition, [], [user.encode() for user in user_ids], events, times_ms, text, spans, plain)
+    users, places = [user.encode() for user in user_ids], np.full(n, partition)
+    return Decoded(places, [], users, events, times_ms, text, spans, plain)
 
 
 class Past:
@@ -138,8 +139,8 @@ class Past:
             values = encoder.encode(columns, verdicts.scores, verdicts.outcomes, flags, verdicts.reasons, at_ms)
             for user, value in zip(columns.users, values, strict=True):
                 self._produce(self._topics[0], partition, user, value, at_ms)
-            for _, record in log.encode(
-                columns.transaction_column(), partition, columns.events.offset, columns.time_ms, x
+            for _, _, record in log.encode(
+                columns.transaction_column(), columns.partitions, columns.events.offset, columns.time_ms, x
             ):
                 self._produce(self._topics[1], partition, None, record, at_ms)
 

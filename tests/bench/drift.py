@@ -25,7 +25,7 @@ from models.histograms import render_histograms
 from models.policy import OUTCOMES
 from models.quality_detectors import Detectors
 from models.train import train
-from scored_part import Part
+from scored_rows import Rows
 from state.events import Events, currency_code, hash_field, hash_transaction
 from state.features import StateSpec, parse_feature_set
 from state.history import observe
@@ -294,7 +294,7 @@ def telemetry(plan, bundle, traffic, scores, sequence=0, offset=0):
                 scores[rows],
                 outcomes[rows],
                 OUTCOMES,
-                [Part(traffic.segments[rows], traffic.times_ms[rows])],
+                Rows(traffic.segments[rows], traffic.times_ms[rows]),
             )
             report = BatchReport(events=end - begin, latency_ms=np.ones(end - begin), scored=scored)
             counted.add(report, {0: (offset + begin, offset + end)})

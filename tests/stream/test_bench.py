@@ -235,7 +235,7 @@ def test_a_worker_of_ours_that_does_less_or_more_than_its_row_says_has_failed(ou
 
     zeros = np.zeros(rows, np.int64)
     ids, x = ["t"] * rows, np.zeros((rows, 2), np.float32)
-    features = [record for _, record in FeatureLog(["a", "b"], "", max_bytes=1).encode(ids, 0, zeros, zeros, x)]
+    features = [record for _, _, record in FeatureLog(["a", "b"], "", max_bytes=1).encode(ids, zeros, zeros, zeros, x)]
     if not said:
         check_ours(Ours(**ours), 2, features, telemetry, stored)
         return

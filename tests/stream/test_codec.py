@@ -1,6 +1,7 @@
 """The decoder: every record becomes a transaction or a dead letter, and each dead letter says why."""
 
 import itertools
+import random
 from fractions import Fraction
 
 import hostile
@@ -52,7 +53,7 @@ def refused(*args, **kwargs) -> DeadLetter:
 
 def test_a_transaction_becomes_one_row_of_every_column():
     decoded = accepted({"country": "DE", "device_id": ""})
-    assert (decoded.partition, decoded.users, decoded.user_ids) == (3, [b"u-1"], ["u-1"])
+    assert (decoded.partitions.tolist(), decoded.users, decoded.user_ids) == ([3], [b"u-1"], ["u-1"])
     assert (decoded.transaction_ids, decoded.time_ms.tolist()) == (["t-1"], [1_699_999_999_123])
     assert (decoded.timestamps_ms.tolist(), decoded.traceparents) == ([NOW_MS], [""])
     events = decoded.events
@@ -339,6 +340,32 @@ def test_hostile_messages_each_become_one_row_or_one_dead_letter_the_same_in_any
                 letters[offset].error for offset in letters if offset == message.offset()
             ]
     assert seen == set(ERRORS) - {"too_large"}
+
+
+def test_shares_decoded_at_once_are_what_each_is_alone_and_join_to_one():
+    rng = random.Random(12)
+    decoder, alone = Decoder(Mapping(), Limits()), Decoder(Mapping(), Limits())
+    everything, parts = iter(hostile.messages(seed=12, count=3_000)), []
+    for _ in range(60):
+        shares = [(number, list(itertools.islice(everything, rng.choice([1, 2, 30])))) for number in range(4)]
+        for (number, records), (decoded, dead) in zip(shares, decoder.decode_each(shares), strict=True):
+            one, letters = alone.decode(number, records)
+            assert set(decoded.partitions.tolist()) <= {number}
+            assert everything_of(decoded) == everything_of(one)
+            assert [letter.headers() for letter in dead] == [letter.headers() for letter in letters]
+            parts.append(decoded)
+    whole = Decoded.joined(parts)
+    assert everything_of(whole) == [row for part in parts for row in everything_of(part)]
+    assert everything_of(Decoded.joined(parts[:1])) == everything_of(parts[0])
+
+
+def everything_of(decoded: Decoded) -> list[tuple]:
+    events = decoded.events
+    numbers = [events.time_ms, events.offset, events.transaction, events.amount_minor, events.currency]
+    numbers += [decoded.partitions, decoded.timestamps_ms, decoded.plain]
+    texts = [decoded.transaction_ids, decoded.user_ids, decoded.segments, decoded.traceparents]
+    columns = [*(column.tolist() for column in numbers), events.fields.tolist(), *texts, decoded.users]
+    return list(zip(*columns, decoded.messages, strict=True))
 
 
 def _keyed(letter: DeadLetter, mapping: Mapping) -> bool:

@@ -276,7 +276,7 @@ class Shelf:
 def logged(bundle, offsets, ids, x, feature_set=None):
     log = FeatureLog(bundle.feature_names, feature_set or bundle.feature_set_hash, max_bytes=1 << 20)
     offsets = np.array(offsets, np.int64)
-    ((_, record),) = log.encode(ids, 2, offsets, offsets, x)
+    ((_, _, record),) = log.encode(ids, np.full_like(offsets, 2), offsets, offsets, x)
     return record
 
 

@@ -140,7 +140,8 @@ def logged(numbers, feature_set=FEATURES.hash):
     at = np.array(numbers, np.int64)
     log = FeatureLog(FEATURES.names, feature_set, max_bytes=1 << 20)
     features = np.zeros((len(at), WIDTH), np.float32)
-    return [Message(record) for _, record in log.encode([f"t{n}" for n in numbers], 0, at, at, features)]
+    zeros = np.zeros_like(at)
+    return [Message(record) for _, _, record in log.encode([f"t{n}" for n in numbers], zeros, at, at, features)]
 
 
 @pytest.fixture
@@ -221,8 +222,9 @@ def test_the_command_learns_from_the_topics_of_a_real_broker(topics, tmp_path):
     for partition in range(4):
         rows = [row for row, record in enumerate(sent) if record.partition == partition]
         offsets = np.array([sent[row].offset for row in rows], np.int64)
-        records = log.encode([ids[row] for row in rows], partition, offsets, times[rows], features[rows])
-        topics.produce(line.features, [Row(None, record, partition) for _, record in records])
+        places = np.full_like(offsets, partition)
+        records = log.encode([ids[row] for row in rows], places, offsets, times[rows], features[rows])
+        topics.produce(line.features, [Row(None, record, partition) for _, _, record in records])
     frauds = [row for row, fraud in enumerate(table.column("is_fraud").to_pylist()) if fraud]
     topics.produce(
         labels,

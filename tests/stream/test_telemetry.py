@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from kafka_server import free_port
 from models.histograms import reference
-from scored_part import Part
+from scored_rows import Rows
 from stream.clients import telemetry_config
 from stream.observer import BatchReport, Observer, Scored, ScoredBy
 from stream.settings import load_settings
@@ -101,7 +101,7 @@ def report(offsets, rows=4, by=M1, seed=1, **more):
         rng.random(rows).astype(np.float32),
         np.zeros(rows, np.uint8),
         NAMES,
-        [Part(["DE"] * rows, START_MS + np.arange(rows))],
+        Rows(["DE"] * rows, START_MS + np.arange(rows)),
     )
     return BatchReport(events=rows, latency_ms=np.full(rows, 7.0), offsets=offsets, scored=scored, **more)
 

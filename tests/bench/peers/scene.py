@@ -229,7 +229,8 @@ def _written(bundle: Bundle, decoded: Decoded, x: np.ndarray, flags: np.ndarray)
     log = FeatureLog(names, feature_set, max_bytes=1 << 20)
     ids, offsets, times_ms = decoded.transaction_column(), decoded.events.offset, decoded.events.time_ms
     parts = [slice(first, first + ROWS_A_RECORD) for first in range(0, len(x), ROWS_A_RECORD)]
-    records = [r for at in parts for _, r in log.encode(ids[at], 0, offsets[at], times_ms[at], x[at])]
+    columns = ids, decoded.partitions, offsets, times_ms, x
+    records = [record for at in parts for _, _, record in log.encode(*(column[at] for column in columns))]
     one_row, whole = log.row_bytes(len(ids[0].as_py())), len(records[0])
     return Written(decisions, records, one_row, (whole - one_row) / (ROWS_A_RECORD - 1))
 

@@ -1,4 +1,4 @@
-"""Scored transactions of one partition, as far as telemetry reads them."""
+"""Scored transactions, as far as telemetry reads them."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Part:
+class Rows:
     segments: list[str]
     time_ms: np.ndarray
 

@@ -5,6 +5,9 @@ Step 2  in a thread of its own: store them, higher applied offset wins
 Step 3  then, and only then, advance the watermark to the first offset not yet stored
 Step 4  back in the loop's thread: acknowledge the slice, so that its users may be evicted
 
+At full speed a boundary costs what would overlap, so each copies much. At low rates there is one between any two
+batches, and what it copies is what the next batch waits for: then a checkpoint is spread over many.
+
 A slice whose write failed is written again as it is: a user's state at an offset never changes.
 
 The watermark of a partition that nothing comes to is renewed once a day. It says that somebody holds the partition and
@@ -25,7 +28,9 @@ from stream.partition import Partition, Phase, Unwritten
 __all__ = ["Checkpointer"]
 
 RENEW_AFTER_MS = 86_400_000  # well within the days for which a watermark vouches for users the store lets expire
-SLICE_USERS = 4096  # copied within a few milliseconds at the boundary
+SLICE_USERS = 4096  # copied of each partition within a few milliseconds at the boundary
+GENTLY_USERS = 256  # copied of all partitions in a quarter of a millisecond,
+GENTLY_SHARE = 16  # but at least such a part of what changed, so that what is left shrinks faster than it grows
 
 
 @dataclass(slots=True)
@@ -58,7 +63,7 @@ class Checkpointer:
         self._interval = interval_secs
         self._now_ms = now_ms
         self._next_at = clock() + interval_secs
-        self._unfinished = False
+        self._left: set[int] = set()  # the partitions that this checkpoint has not copied whole
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writes: list[_Write] = []
 
@@ -66,25 +71,33 @@ class Checkpointer:
         """Whether a boundary is wanted: the interval has passed, or the last checkpoint has slices left."""
         if self._writes or not self._breaker.allows():
             return False
-        return self._unfinished or self._clock() >= self._next_at
+        return bool(self._left) or self._clock() >= self._next_at
 
     def hurry(self) -> None:
         """Want a boundary as soon as the store allows."""
         self._next_at = self._clock()
 
-    def begin(self, partitions: Iterable[Partition]) -> None:
-        """Step 1, then hand over. Call only at a boundary."""
+    def begin(self, partitions: Iterable[Partition], *, gently: bool = False) -> None:
+        """Step 1, then hand over. Call only at a boundary. gently: copy little, and the rest at the next ones."""
+        due = {p.number: p for p in partitions if self._is_due(p)}
+        if gently:
+            if self._clock() < self._next_at:
+                due = {number: p for number, p in due.items() if number in self._left}
+            users = max(GENTLY_USERS, sum(p.windows.changed_users for p in due.values()) // GENTLY_SHARE)
+        else:
+            users = SLICE_USERS * len(due)
         if self._clock() >= self._next_at:
             self._next_at = self._clock() + self._interval
-        self._unfinished = False
-        for partition in partitions:
-            if partition.phase is Phase.WAITING or partition.watermark is None:
-                continue
-            if not partition.behind and self._now_ms() - partition.watermark.written_at_ms < RENEW_AFTER_MS:
-                continue
+        self._left = set(due)
+        for partition in due.values():
+            if users <= 0:
+                break
+            assert partition.watermark is not None
             if partition.unwritten is None:
-                partition.unwritten = _copy(partition)
-            self._unfinished |= partition.unwritten.snapshot.boundary is not None
+                partition.unwritten = _copy(partition, min(users, SLICE_USERS))
+            users -= len(partition.unwritten.snapshot.users)
+            if partition.unwritten.snapshot.boundary is None:
+                self._left.remove(partition.number)
             future = self._thread.submit(self._write, partition.number, partition.unwritten, partition.watermark)
             self._writes.append(_Write(partition, partition.unwritten, future))
 
@@ -122,6 +135,12 @@ class Checkpointer:
         """Let the write under way end."""
         self._thread.shutdown(wait=True)
 
+    def _is_due(self, partition: Partition) -> bool:
+        """Whether there is something to write, W alone once a day."""
+        if partition.phase is Phase.WAITING or partition.watermark is None:
+            return False
+        return partition.behind or self._now_ms() - partition.watermark.written_at_ms >= RENEW_AFTER_MS
+
     def _settle(self, write: _Write) -> bool:
         error = write.future.exception()
         if error is None:
@@ -137,7 +156,7 @@ class Checkpointer:
             return False
         if isinstance(error, StoreUnavailable):
             self._breaker.failed(str(error))
-            self._unfinished = True
+            self._left.add(write.partition.number)
             return False
         if isinstance(error, StoreRolledBack):
             return write.partition.unwritten is write.slice
@@ -158,6 +177,6 @@ class Checkpointer:
         return watermark, self._clock() - started
 
 
-def _copy(partition: Partition) -> Unwritten:
-    snapshot = partition.windows.changed(SLICE_USERS)
+def _copy(partition: Partition, most_users: int) -> Unwritten:
+    snapshot = partition.windows.changed(most_users)
     return Unwritten(snapshot, partition.position if snapshot.boundary is None else snapshot.boundary)

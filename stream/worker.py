@@ -110,6 +110,7 @@ class Worker:
         self._fenced_at = -TWIN_SECS
         self._aborts = 0
         self._gauges_at = 0.0
+        self._gently = False  # whether batches are not full, so that latency counts and not what could overlap
 
     def stop(self) -> None:
         """Finish the batch, commit, checkpoint, leave."""
@@ -207,6 +208,7 @@ class Worker:
 
     def _consume(self) -> list[Any]:
         """Wait for the first record, then take what is there; consume(n, t) alone waits out t for the n-th."""
+        self._gently = False
         records = self._take([], self._limits.poll_secs)
         if records:
             records = self._take(records)
@@ -216,6 +218,7 @@ class Worker:
                 # Decided now, it would wait for the batch before all the same, and what comes meanwhile for both.
                 self._finish()
                 records = self._take(records)
+            self._gently = len(records) < self._limits.max_batch
         return records
 
     def _take(self, records: list[Any], wait_secs: float = 0) -> list[Any]:
@@ -285,7 +288,7 @@ class Worker:
                 self._assignment.recover([partition])
         if self._checkpointer.due():
             self._finish()
-            self._checkpointer.begin(self._assignment.held.values())
+            self._checkpointer.begin(self._assignment.held.values(), gently=self._gently)
         self._assignment.retry_waiting()
         self._bound_memory()
         if self._clock() >= self._gauges_at:

@@ -26,12 +26,19 @@ HOSTILE = [
 
 
 def traffic(
-    count: int, seed: int = 1, users: int = 2_000, start_ms: int = START_MS, step_ms: int = 2_000
+    count: int,
+    seed: int = 1,
+    users: int = 2_000,
+    start_ms: int = START_MS,
+    step_ms: int = 2_000,
+    late_ms: int | None = None,
 ) -> Iterator[tuple[bytes, bytes]]:
     """Yield `count` records: payments of Zipf-like users, 2 % out of order, 1 % repeated, 0.5 % hostile.
 
-    The next is less than `step_ms` later.
+    The next is less than `step_ms` later. late_ms: none is later than this, instead of 40 days and for repeated ones
+    any time.
     """
+    latest_ms = late_ms or 40 * 86_400_000
     rng = random.Random(seed)
     now_ms = start_ms
     sent: list[dict] = []
@@ -45,15 +52,16 @@ def traffic(
             payment = dict(rng.choice(sent))
             if rng.random() < 0.3:
                 payment["amount"] += 1
-            yield payment["user_id"].encode(), orjson.dumps(payment)
-            continue
+            if late_ms is None or now_ms - payment["event_time"] < late_ms:
+                yield payment["user_id"].encode(), orjson.dumps(payment)
+                continue
         user = f"u-{int(users ** rng.random())}"
         payment = {
             "transaction_id": f"t-{seed}-{number}",
             "user_id": user,
             "amount": round(rng.lognormvariate(3, 1), 2),
             "currency": "EUR",
-            "event_time": now_ms - (rng.randrange(0, 40 * 86_400_000) if luck > 0.98 else 0),
+            "event_time": now_ms - (rng.randrange(0, latest_ms) if luck > 0.98 else 0),
             "merchant_id": f"m-{int(300 ** rng.random())}",
             "country": rng.choice(["DE", "DE", "DE", "FR", "US"]),
             "device_id": f"d-{user}-{rng.randrange(3)}",

@@ -126,10 +126,12 @@ class Troubled(MemoryStore):
 
     def save(self, partition, rows):
         assert self.gate.wait(DEADLINE_SECS)
-        self._asked("save", [(row.user, row.applied) for row in rows], lambda: super(Troubled, self).save(0, rows))
+        self._asked(
+            "save", [(row.user, row.applied) for row in rows], lambda: super(Troubled, self).save(partition, rows)
+        )
 
     def advance(self, partition, known, offset):
-        return self._asked("advance", offset, lambda: super(Troubled, self).advance(0, known, offset))
+        return self._asked("advance", offset, lambda: super(Troubled, self).advance(partition, known, offset))
 
     def _asked(self, call, what, then):
         self.calls.append((call, what))
@@ -198,6 +200,38 @@ def test_a_checkpoint_with_slices_left_wants_the_next_boundary_at_once(bench: Be
     assert not bench.checkpointer.due()
     bench.clock.now += 1
     assert bench.checkpointer.due()
+
+
+def test_a_gentle_checkpoint_reaches_all_partitions_with_a_few_users_a_boundary(bench: Bench, monkeypatch):
+    monkeypatch.setattr(stream.checkpoint, "GENTLY_USERS", 3)
+    monkeypatch.setattr(stream.checkpoint, "SLICE_USERS", 4096)
+    other = Partition(1, Windows(SPEC, FEATURES), Phase.LIVE, watermark=bench.store.begin(1, 0))
+    both, copied = [bench.partition, other], []
+    for partition in both:
+        observe(partition.windows, bench.log, 0, 100, lambda users: [None] * len(users))
+        partition.advance(100, Observer())
+    changed = sum(partition.windows.changed_users for partition in both)
+    bench.clock.now += INTERVAL_SECS
+
+    while bench.checkpointer.due():
+        bench.checkpointer.begin(both, gently=True)
+        copied.append([len(p.unwritten.snapshot.users) for p in both if p.unwritten is not None])
+        bench.checkpointer.wait(DEADLINE_SECS)
+
+    assert max(map(sum, copied)) == max(3, changed // stream.checkpoint.GENTLY_SHARE) < changed
+    assert sum(map(sum, copied)) == changed
+    assert [partition.watermark.offset for partition in both] == [100, 100]
+
+
+def test_a_partition_that_was_given_away_in_mid_checkpoint_asks_for_no_boundary(bench: Bench, monkeypatch):
+    monkeypatch.setattr(stream.checkpoint, "GENTLY_USERS", 3)
+    bench.feed(100)
+    bench.clock.now += INTERVAL_SECS
+    bench.checkpointer.begin([bench.partition], gently=True)
+    bench.checkpointer.wait(DEADLINE_SECS)
+    assert bench.checkpointer.due()
+    bench.checkpointer.begin([], gently=True)
+    assert not bench.checkpointer.due()
 
 
 def test_nothing_new_is_copied_while_a_write_is_under_way(bench: Bench, troubled: Troubled):
@@ -393,7 +427,7 @@ def test_a_late_write_of_a_former_owner_changes_nothing(backend: Backend):
     namespace, log = new_namespace(), log_of(300, 20)
     former = Bench(backend.open(namespace), log)
     former.feed(100)
-    late = stream.checkpoint._copy(former.partition)
+    late = stream.checkpoint._copy(former.partition, 4096)
 
     owner = backend.open(namespace)
     partition = Partition(0, Windows(SPEC, FEATURES), Phase.LIVE, position=0, watermark=owner.watermark(0))

@@ -25,7 +25,7 @@ from state.kernel_layout import (
     LASTS_AT,
     LOW_AT,
     LOW_CAP,
-    NEVER,
+    NEW_FLOOR,
     NONE,
     PENDING,
     RING_AT,
@@ -136,7 +136,7 @@ def new_block(
     words, halves, header = memory.words, memory.halves, 4 * block
     words[block : block + plan.fixed_words] = 0
     words[block + APPLIED] = -1
-    words[block + FLOOR] = NEVER
+    words[block + FLOOR] = users.book[NEW_FLOOR]
     words[block + FIRST_DIRTY] = CLEAN
     halves[2 * block + SIZE] = size
     halves[2 * block + HASHES_AT] = hashes_at

@@ -44,6 +44,8 @@ from state.kernel_layout import (
     DEAD,
     EVENTS,
     FREE,
+    NEVER,
+    NEW_FLOOR,
     QUEUE_HEAD,
     QUEUE_SIZE,
     SEED,
@@ -115,6 +117,7 @@ class Windows:
         self._record_start = record.header_start(len(spec.fields), spec.hash)
         book = np.zeros(BOOK_WORDS, np.int64)
         book[SLOTS_FREE] = FREE
+        book[NEW_FLOOR] = NEVER
         book[SEED] = int.from_bytes(os.urandom(8), "little", signed=True)
         self._users = Users(
             blocks=np.full(FIRST_SLOTS, -1, np.int64),
@@ -152,6 +155,13 @@ class Windows:
     def bytes(self) -> int:
         """Memory held: the arena as far as it is used, dead blocks included, and the way to it from a user's key."""
         return 8 * int(self._users.book[USED]) + self._index_bytes()
+
+    def floor_new_users(self, floor_ms: int | None) -> None:
+        """Say that users seen for the first time may have earlier payments, up to this event time; None: that none has.
+
+        So it is where a lost state was rebuilt from a part of the log. Windows that reach below are TRUNCATED.
+        """
+        self._users.book[NEW_FLOOR] = NEVER if floor_ms is None else floor_ms
 
     def find(self, users: Sequence[Bytes]) -> Slots:
         """Return int64[n]: each user's slot, -1 where the user is not in memory. Slots hold until the next `evict`."""

@@ -288,6 +288,10 @@ class Assignment:
                 # Before W: a watermark without a committed offset would look like an offset that has expired.
                 self._commit({number: chosen.live_from}, {number: coverage.text()})
                 commit_first = False
+            if chosen.begin and not chosen.commit and chosen.replay_from < chosen.live_from:
+                coverage.rebuilt_from(chosen.replay_from)
+                # Before the state: one that is short without saying so would be taken for whole.
+                self._commit({number: chosen.live_from}, {number: coverage.text()})
             if chosen.begin:
                 watermark = self._store.begin(number, chosen.replay_from)
                 self._distrusted.discard(number)
@@ -297,6 +301,7 @@ class Assignment:
         self._breaker.succeeded()
         partition.watermark = watermark
         partition.coverage = coverage
+        partition.windows.floor_new_users(coverage.floor_ms)
         partition.held_back = []
         partition.position, partition.live_from = chosen.replay_from, chosen.live_from
         partition.committed = chosen.live_from

@@ -1,8 +1,9 @@
 """From which offset on the log still covers the retention, in event time.
 
 With every commit a few samples (offset, newest event time before it) go into its metadata. If everything before offset
-R is older than the newest event less the retention, no window that can still be asked for reaches below R, and
-replaying from R rebuilds them all. Record timestamps prove nothing: a backfill is stamped today.
+R is older than the newest event less the retention, no window of a payment that is as late as the retention allows for
+reaches below R, and replaying from R rebuilds them all. (A payment that is later may find its user's windows short, and
+then they say so.) Record timestamps prove nothing: a backfill is stamped today.
 """
 
 from dataclasses import dataclass, field
@@ -15,10 +16,14 @@ MAX_SAMPLES = 40
 
 @dataclass
 class Coverage:
-    """Samples of one partition, oldest first: all that counts before `offset` has an event time <= `newest_ms`."""
+    """Samples of one partition, oldest first: all that counts before `offset` has an event time <= `newest_ms`.
+
+    floor_ms: the state was rebuilt from a part of the log, and what lies before has event times up to this.
+    """
 
     samples: list[tuple[int, int]] = field(default_factory=list)
     newest_ms: int | None = None
+    floor_ms: int | None = None
 
     @classmethod
     def begun(cls, offset: int, retention_ms: int) -> "Coverage":
@@ -42,19 +47,26 @@ class Coverage:
         proven = [offset for offset, newest in self.samples if newest <= self.newest_ms - retention_ms]
         return proven[-1] if proven else None
 
+    def rebuilt_from(self, offset: int) -> None:
+        """Note what may be missing from windows that are rebuilt from here; from the log's first record nothing is."""
+        before = [newest for at, newest in self.samples if at >= offset]
+        self.floor_ms = min(before) if before and offset > 0 else None
+
     def text(self) -> str:
-        """Encode for a commit's metadata: newest_ms, then offset:newest pairs, in base 36."""
+        """Encode for a commit's metadata: newest_ms, /floor_ms if any, then offset:newest pairs, in base 36."""
         if self.newest_ms is None:
             return ""
-        return ",".join([_b36(self.newest_ms), *(f"{_b36(o)}:{_b36(t)}" for o, t in self.samples)])
+        floor = "" if self.floor_ms is None else "/" + _b36(self.floor_ms)
+        return ",".join([_b36(self.newest_ms) + floor, *(f"{_b36(o)}:{_b36(t)}" for o, t in self.samples)])
 
     @classmethod
     def parse(cls, text: str) -> "Coverage":
         """Decode; text that is not ours (another tool set the offset) proves nothing and gives an empty coverage."""
         try:
-            newest, *pairs = text.split(",")
+            first, *pairs = text.split(",")
+            newest, _, floor = first.partition("/")
             samples = [(int(o, 36), int(t, 36)) for o, t in (pair.split(":") for pair in pairs)]
-            return cls(samples, int(newest, 36))
+            return cls(samples, int(newest, 36), int(floor, 36) if floor else None)
         except ValueError:
             return cls()
 

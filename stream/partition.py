@@ -63,6 +63,7 @@ class Partition:
     def renew(self, windows: Windows) -> None:
         """Go on with windows of another feature set; everything must be stored."""
         self.former, self.windows = Former(self.windows), windows
+        windows.floor_new_users(self.coverage.floor_ms)
 
     def carry_over(self, users: list[bytes]) -> list[bytes]:
         """Bring users over from the windows before; return those who are not there."""

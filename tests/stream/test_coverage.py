@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from stream.coverage import MAX_SAMPLES, Coverage
 
 RETENTION = 1000
+FLOOR = st.none() | st.integers(-(2**41), 2**41)
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=200), st.integers(0, 2**32))
@@ -36,6 +37,19 @@ def test_a_long_stream_is_covered_from_close_to_its_retention():
     assert len(coverage.text()) < 1024
 
 
+def test_nothing_before_where_a_state_was_rebuilt_is_newer_than_its_floor():
+    rng, coverage, times = random.Random(5), Coverage(), []
+    for offset in range(3_000):
+        times.append(10 * offset - rng.choice([0, 0, 0, 300, 40_000]))
+        coverage.observe(offset + 1, times[-1], 10 * RETENTION)
+
+    for offset in (coverage.covered_from(10 * RETENTION), coverage.samples[-3][0] - 7):
+        coverage.rebuilt_from(offset)
+        assert max(times[:offset]) <= coverage.floor_ms < times[-1]
+    coverage.rebuilt_from(0)
+    assert coverage.floor_ms is None
+
+
 def test_a_young_stream_proves_nothing():
     coverage = Coverage()
     for offset in range(RETENTION):
@@ -44,9 +58,11 @@ def test_a_young_stream_proves_nothing():
     assert coverage.covered_from(RETENTION) is None
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**60), st.integers(-(2**40), 2**40)), max_size=40), st.integers(-9, 2**41))
-def test_what_a_commit_carries_reads_back_equal(samples, newest):
-    coverage = Coverage(list(samples), newest)
+@given(
+    st.lists(st.tuples(st.integers(0, 2**60), st.integers(-(2**40), 2**40)), max_size=40), st.integers(-9, 2**41), FLOOR
+)
+def test_what_a_commit_carries_reads_back_equal(samples, newest, floor):
+    coverage = Coverage(list(samples), newest, floor)
 
     assert Coverage.parse(coverage.text()) == coverage
 

@@ -4,7 +4,9 @@ Equal means decisions, dead letters and feature rows by source partition and off
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -14,7 +16,7 @@ from redis import Redis
 
 import stream.assignment
 from committed import committed
-from disturbed import POINTS
+from disturbed import POINTS, undisturbed
 from kafka_topics import Topics, wait_until
 from line_thread import Hold, LineThread, ThreadedCrew, line_settings, threaded_crew
 from redis_server import RedisServer
@@ -26,6 +28,8 @@ from worker_process import WorkerProcess
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
+HALF_A_YEAR_MS = 180 * 86_400_000
+LATENESS_MS = 86_400_000  # what the default retention allows for beyond the longest window
 NEVER_MS = 3_600_000  # a checkpoint interval that no test lives to see
 
 
@@ -167,6 +171,38 @@ def test_a_recovery_replays_the_gap_without_output_and_reads_each_user_once(topi
     assert sum(loads) == len(wanted)  # nobody is read before he appears, nor twice
     assert len(loads) <= 4 * worker.count("batch")  # a partition's unknown users of a batch are one read
     assert max(loads) > 5
+
+
+def test_windows_rebuilt_from_a_part_of_the_log_are_whole_or_say_that_they_are_not(
+    topics: Topics, redis: RedisServer, tmp_path: Path
+):
+    """Half a year in which payments are up to 40 days late; the store is lost, and the log covers the retention."""
+    source, rows = topics.create("transactions"), traffic(4_000, users=1_000, step_ms=2 * HALF_A_YEAR_MS // 4_000)
+    topics.produce(source, islice(rows, 3_000))
+    settings = line_settings(topics.bootstrap) | {"store.kind": "redis", "store.url": redis.url}
+    with threaded_crew(topics, source, settings) as crew:
+        settle(crew, crew.here("w"))
+        assert crew.workers["w"].stop() == 0
+        redis.flush()
+        topics.produce(source, islice(rows, 500))
+        worker = crew.here("w")  # rebuilds, and
+        settle(crew, worker)
+        assert [reason for *_, reason in worker.values("recovering")] == ["rebuilt from a covered offset"] * 4
+        assert worker.stop() == 0
+        topics.produce(source, rows)
+        output = (crew.here("w"), crew.finish())[1]  # starts from what was stored of it
+    calm = undisturbed(topics, source, settings | {"store.kind": "memory"})
+    assert output.decisions.keys() == calm.decisions.keys()
+    newest: Counter[int] = Counter()
+    short = 0
+    for place, decision in sorted(calm.decisions.items()):
+        at_ms, ours = decision["event_time"], output.decisions[place]
+        newest[place[0]] = max(newest[place[0]], at_ms)
+        equal = ours == decision and output.features[place] == calm.features[place]
+        assert equal or at_ms < newest[place[0]] - LATENESS_MS, f"{place}: {ours}, not {decision}"
+        assert equal or {"truncated", "late"} & set(ours["flags"]), f"{place} does not say what it lacks: {ours}"
+        short += not equal
+    assert 0 < short < len(calm.decisions) // 50
 
 
 def test_a_graceful_stop_leaves_nothing_to_replay(topics: Topics, own: ThreadedCrew):

@@ -175,7 +175,9 @@ def _wire(
 
     if settings.telemetry.enabled:
         observer = Observers(observer, _telemetry(settings, observer, scores_with, bootstrap))
-    consumer = LastingConsumer(lambda: Consumer(consumer_config(settings, bootstrap=bootstrap)))
+    consumer = LastingConsumer(
+        lambda on_error: Consumer(consumer_config(settings, bootstrap=bootstrap, on_error=on_error))
+    )
     breaker = Breaker(clock, observer)
     checkpointer = Checkpointer(
         store,

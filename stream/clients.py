@@ -38,15 +38,26 @@ BATCH_BYTES: Final = 1_000_000
 #: Most records of telemetry that wait for the broker, one an interval.
 TELEMETRY_BACKLOG: Final = 120
 
+_OUT_OF_REACH: Final = (
+    KafkaError._TRANSPORT,  # noqa: SLF001 (the client's public names for them)
+    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    KafkaError._TIMED_OUT,  # noqa: SLF001
+    KafkaError._RESOLVE,  # noqa: SLF001
+)
+
 log = logging.getLogger("fraudstream.kafka")
 
 
 class LastingConsumer:
-    """The consumer that make() returns, and another one after renew(): one that was fenced never reads again."""
+    """The consumer that make(on_error) returns, and another after renew(): one that was fenced never reads again.
 
-    def __init__(self, make: Callable[[], Consumer]) -> None:
+    missed_broker: whether the broker was out of reach since the consumer was last renewed.
+    """
+
+    def __init__(self, make: Callable[[Callable[[KafkaError], None]], Consumer]) -> None:
         self._make = make
-        self._consumer = make()
+        self.missed_broker = False
+        self._consumer = make(self._error)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
@@ -54,7 +65,12 @@ class LastingConsumer:
     def renew(self) -> None:
         """Close the consumer, which may still serve its callbacks, and go on with a new one, subscribed to nothing."""
         self._consumer.close()
-        self._consumer = self._make()
+        self.missed_broker = False
+        self._consumer = self._make(self._error)
+
+    def _error(self, error: KafkaError) -> None:
+        self.missed_broker |= error.code() in _OUT_OF_REACH
+        _log_error(error)
 
 
 _EVERY_CLIENT: Final[dict[str, Any]] = {

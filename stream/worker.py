@@ -373,10 +373,10 @@ class Worker:
         """Join with a new consumer; fenced again soon, a twin lives, and this process, the older one, gives way.
 
         librdkafka calls a static member fenced, too, whose own attempt to join has taken its place while the answer was
-        lost with the broker; nothing tells the two apart but that a twin comes back.
+        lost with the broker; nothing tells the two apart but that a twin comes back while the broker is there.
         """
         fenced_at, self._fenced_at = self._fenced_at, self._clock()
-        if self._fenced_at < fenced_at + TWIN_SECS:
+        if self._fenced_at < fenced_at + TWIN_SECS and not self._consumer.missed_broker:
             raise fenced
         self._observer.aborted("the group has another member under this worker's name: joining anew")
         self._give_up_and_pause()

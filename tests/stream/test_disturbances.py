@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError
 
 from committed import committed
 from kafka_server import KafkaServer
 from kafka_topics import Topics, wait_until
-from line_thread import ThreadedCrew, line_settings, threaded_crew
+from line_thread import LineThread, ThreadedCrew, line_settings, threaded_crew
 from redis_server import RedisServer
 from stream.clients import consumer_config
 
@@ -88,20 +88,30 @@ def test_an_idle_worker_gives_way_to_its_twin_as_well(topics: Topics):
 
 
 def test_a_worker_whose_place_was_taken_and_left_joins_anew(shared: ThreadedCrew, calm):
-    """As where a broker goes down after it has counted an attempt to join, and before it has answered."""
+    """As where a broker goes down after it has counted an attempt to join, and before it has answered; and again."""
     worker = shared.here("w1", start=False, **SMALL)
     hold = worker.hold("committing", 5)
     worker.start()
     assert hold.reached.wait(20)
-    ghost = Consumer(consumer_config(worker.settings))
-    assigned = threading.Event()
-    ghost.subscribe([calm.source], on_assign=lambda _consumer, _partitions: assigned.set())
-    wait_until(lambda: ghost.poll(0.1) or assigned.is_set(), "it is in the group under the worker's name")
-    ghost.close()
+    take_place_and_leave(worker)
+    again = worker.hold("committing", 5)
     hold.release()
+    assert again.reached.wait(20)
+    worker.app.worker._consumer._error(KafkaError(KafkaError._TRANSPORT))
+    take_place_and_leave(worker)
+    again.release()
 
     assert shared.finish().differences(calm.output) == []
+    assert worker.values("aborted").count("the group has another member under this worker's name: joining anew") == 2
     assert worker.count("assigned") > 1
+
+
+def take_place_and_leave(worker: LineThread) -> None:
+    ghost = Consumer(consumer_config(worker.settings))
+    assigned = threading.Event()
+    ghost.subscribe([worker.settings.topics.transactions], on_assign=lambda _consumer, _partitions: assigned.set())
+    wait_until(lambda: ghost.poll(0.1) or assigned.is_set(), "it is in the group under the worker's name")
+    ghost.close()
 
 
 def test_a_broker_restart_leaves_no_trace(own_kafka: KafkaServer, calm):

@@ -101,6 +101,7 @@ TOP_CLASS = 11  # the highest class that may have free blocks
 SWEEP_SOURCE = 12  # the first block the sweep has not passed; 0 between sweeps
 SWEEP_TARGET = 13  # the end of those it has moved together
 NEW_FLOOR = 14  # the floor of users that are new: NEVER unless payments of theirs may lie before what was replayed
+LOOKED = 15  # the slot that the search for expired users goes on at
 FREE_BLOCKS = 16  # one list head a size class: block + 1, or 0; the next stands in a block's first word
 BOOK_WORDS = FREE_BLOCKS + 8 * 40
 

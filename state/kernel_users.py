@@ -19,6 +19,7 @@ from state.kernel_layout import (
     HAND,
     I64,
     KEY_LENGTH,
+    LOOKED,
     PENDING,
     QUEUE_HEAD,
     QUEUE_SIZE,
@@ -39,9 +40,11 @@ from state.kernel_layout import (
     quarter,
     signed,
     unsigned,
+    user_at,
     word,
 )
 from state.kernel_plan import Plan
+from state.kernel_windows import newest_time
 
 MULTIPLIER, STEP = unsigned(0x9E37_79B9_7F4A_7C15), unsigned(32)
 TAG_MASK = 0x7FFF_FFFF << 32
@@ -289,6 +292,23 @@ def evict(memory: Memory, plan: Plan, users: Users, live_words: int) -> int:
         else:
             forget(memory, plan, users, slot)
             dropped += 1
+    return dropped
+
+
+@entry
+def forget_expired(memory: Memory, plan: Plan, users: Users, horizon_ms: int, slots: int) -> int:
+    """Look at so many slots, round and round; drop clean users without an event after the horizon; return how many."""
+    book, dropped = users.book, 0
+    for _ in range(min(slots, book[SLOTS_TOP])):
+        slot = book[LOOKED] % book[SLOTS_TOP]
+        book[LOOKED] = slot + 1
+        block = users.blocks[slot]
+        if block < 0 or not is_clean(memory, block):
+            continue
+        if quarter(memory, 4 * block + COUNT) and newest_time(memory, plan, user_at(memory, block)) > horizon_ms:
+            continue
+        forget(memory, plan, users, slot)
+        dropped += 1
     return dropped
 
 

@@ -65,6 +65,7 @@ SMALL_WORDS = 1 << 14  # but not below 128 KB,
 SWEEP_WORDS = (
     64  # so many words an event, so that no batch waits long (512 B take about 50 ns), and more the more is dead
 )
+LOOKS = 64  # until all users were looked at: 16,000 of a million at a time, some 3 ms
 SEPARATOR = b"\xff"  # no byte of UTF-8
 KEY_LIMIT = 0xFFFF  # bytes of a user id; a block holds the length in 16 bits
 
@@ -251,6 +252,15 @@ class Windows:
             self._compact()
         return int(dropped)
 
+    def drop_expired(self, newest_ms: int) -> int:
+        """Drop clean users all of whose payments are the retention older than this time; return how many.
+
+        Each call looks at a part of the users, so that no batch waits for it. Slots found before are void afterwards.
+        """
+        looked = max(FIRST_SLOTS, self.slots // LOOKS)
+        horizon_ms = newest_ms - self.spec.retention_ms
+        return int(kernel_users.forget_expired(self._arena.memory, self._plan, self._users, horizon_ms, looked))
+
     def _apply(self, slots: Slots, events: Events, features: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         columns = kernel_observe.Columns(
             slots,
@@ -418,6 +428,7 @@ def _run_kernels(windows: "Windows") -> None:
         snapshot = windows.changed(1)
         windows.stored(snapshot)
         windows.evict(0)
+        windows.drop_expired(0)
         windows.add(snapshot.users, snapshot.records)
         windows.applied_offset(b"warm")
     windows._make_slots(FIRST_SLOTS * 2)  # noqa: SLF001 - reaches the kernel that refills the table

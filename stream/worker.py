@@ -341,6 +341,8 @@ class Worker:
             # Behind the last record may lie transaction markers, which the position has passed: they are no lag.
             self._observer.position(p.number, committed=p.committed, lag=max(0, log_end - max(position, p.committed)))
             w = p.windows
+            if p.coverage.newest_ms is not None and (dropped := w.drop_expired(p.coverage.newest_ms)):
+                self._observer.evicted(dropped)
             self._observer.memory(
                 p.number, users=w.users, size_bytes=p.size_bytes, events=w.events, unwritten=w.changed_users
             )

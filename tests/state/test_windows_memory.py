@@ -105,6 +105,22 @@ def test_the_idle_are_evicted_before_the_busy():
     assert (windows.find(busy) >= 0).all()
 
 
+def test_users_whose_payments_all_expired_leave_memory_once_they_are_stored():
+    windows = Windows(SPEC, FEATURES, reserve_bytes=1)
+    names = [b"user-%d" % number for number in range(3_000)]
+    observe(windows, names, [pay(offset, time=offset) for offset in range(3_000)])
+    observe(windows, names[:1], [pay(3_000, time=4_000)])
+    now = SPEC.retention_ms + 1_999
+    assert windows.drop_expired(now) == 0, "not stored yet"
+    windows.stored(windows.changed(3_000))
+    dropped = 0
+    for _ in range(state.windows.LOOKS):
+        dropped += windows.drop_expired(now)
+    assert dropped == 1_999
+    assert windows.users == windows.events - 1 == 1_001
+    assert (windows.find(names) >= 0).tolist() == [True, *[False] * 1_999, *[True] * 1_000]
+
+
 def test_eviction_reaches_its_target_and_gives_the_memory_back():
     windows = Windows(SPEC, FEATURES, reserve_bytes=1)
     names = [b"user-%d" % number for number in range(3_000)]
@@ -155,6 +171,10 @@ class Memory(RuleBasedStateMachine):
     @rule(share=st.sampled_from([0.0, 0.5, 0.9]))
     def evict(self, share):
         self.pair.windows.evict(int(self.pair.windows.bytes * share))
+
+    @rule(ahead=st.integers(-60_000, 60_000))
+    def drop_expired(self, ahead):
+        self.pair.windows.drop_expired(self.clock + ahead)
 
     @invariant()
     def nothing_unstored_is_missing(self):

@@ -1,4 +1,4 @@
-"""How the kernels are compiled, and the two instructions Numba has no name for.
+"""How the kernels are compiled, and the instructions Numba has no name for.
 
 An entry point is compiled once for its one signature and cached; the pieces it is made of are inlined into it. Numba's
 cache looks only at the entry point's own file, so an edit of a piece would go unseen: here an entry is stamped with
@@ -77,5 +77,40 @@ def _eight_bytes(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: A
     return types.int64(array, types.int64), generate
 
 
+def _equal_quarters(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001 - as Numba asks
+    """equal_quarters(array, index, value): which of the 32 elements of a uint16 array from an index on are equal to it.
+
+    One bit each, the first the lowest.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir  # noqa: PLC0415 - only while compiling
+
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        quarters = ir.VectorType(ir.IntType(16), 32)
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), quarters.as_pointer())
+        wanted = builder.insert_element(
+            ir.Constant(quarters, ir.Undefined), builder.trunc(arguments[2], ir.IntType(16)), ir.IntType(32)(0)
+        )
+        wanted = builder.shuffle_vector(wanted, wanted, ir.Constant(ir.VectorType(ir.IntType(32), 32), [0] * 32))
+        equal = builder.icmp_unsigned("==", builder.load(address, align=2), wanted)
+        return builder.zext(builder.bitcast(equal, ir.IntType(32)), ir.IntType(64))
+
+    return types.int64(array, types.int64, types.int64), generate
+
+
+def _lowest_bit(typing_context: Any, value: Any) -> Any:  # noqa: ARG001 - the shape Numba asks for
+    """lowest_bit(value): the number of a word's lowest bit that is set; there must be one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        from llvmlite import ir  # noqa: PLC0415 - only while compiling
+
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), generate
+
+
 prefetch: Any = intrinsic(_prefetch)
 eight_bytes: Any = intrinsic(_eight_bytes)
+equal_quarters: Any = intrinsic(_equal_quarters)
+lowest_bit = cast(Callable[[int], int], intrinsic(_lowest_bit))

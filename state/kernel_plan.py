@@ -113,7 +113,7 @@ def compile_plan(spec: StateSpec, feature_set: FeatureSet) -> Plan:
         reads_from.append(len(reads))
     return Plan(
         fields=len(spec.fields),
-        stride=3 + (1 + len(spec.fields) + 3) // 4,
+        stride=3 + (len(spec.fields) + 3) // 4,
         fixed_words=at + 2 * (len(highs) + len(lows)),
         max_events=spec.max_events,
         retention_ms=spec.retention_ms,
@@ -152,7 +152,6 @@ def new_scratch(plan: Plan) -> Scratch:
         transactions=np.empty(rows, np.int64),
         amounts=np.empty(rows, np.int64),
         values=np.empty((rows, plan.fields), np.int64),
-        ahead=np.zeros((8, 4 + plan.fields), np.int64),
     )
 
 

@@ -54,6 +54,7 @@ from state.kernel_layout import (
     age,
     get,
     later,
+    mark,
     next_place,
     put,
     quarter,
@@ -64,7 +65,7 @@ from state.kernel_layout import (
 )
 from state.kernel_plan import W_PAIRS, W_PAIRS_END, W_SPAN, W_SQUARES, W_STATE, Plan
 from state.kernel_stacks import copy_stack, fill, follow, note, pop_oldest, push, stack_size
-from state.kernel_values import add_value, copy_values, find_value, link_transaction, remove_value
+from state.kernel_values import add_value, copy_values, find_value, remove_value
 
 UNROLLED = 5  # windows; those of the default feature set
 SMALLEST_SHRUNK = 16  # below it a step of the size class is too coarse to gain anything
@@ -192,7 +193,7 @@ def append(
     memory.words[unsigned(event + AMOUNT)] = packed_amount
     for field in range(plan.fields):
         if values[row, field] and scratch.codes[field] == NONE:
-            scratch.codes[field] = add_value(memory, user, values[row, field])
+            scratch.codes[field] = add_value(memory, user, values[row, field], place)
         put(memory, 4 * event + CODES + field, scratch.codes[field])
     high, low = square(amount)
     # By hand, since LLVM does not unroll so long a body, and only then the plan's numbers fold into it.
@@ -215,7 +216,7 @@ def append(
     for field in range(plan.fields):
         if scratch.codes[field] != NONE:
             put(memory, user.lasts + scratch.codes[field], place)
-    link_transaction(memory, user.block, event, place, transaction)
+    put(memory, user.marks + place, mark(transaction))
     put(memory, user.header + COUNT, quarter(memory, user.header + COUNT) + 1)
     book[EVENTS] += 1
 
@@ -386,7 +387,7 @@ def move(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int,
         for field in range(plan.fields):
             code = quarter(memory, 4 * old_event + CODES + field)
             put(memory, 4 * event + CODES + field, NONE if code == NONE else scratch.renamed[code])
-        link_transaction(memory, target, event, row, word(memory, event + TRANSACTION))
+        put(memory, new.marks + row, quarter(memory, user.marks + place))
         place = later(user, place)
     put(memory, new.header + COUNT, size)
     if plan.high:

@@ -35,11 +35,13 @@ from state.kernel_layout import (
     Scratch,
     User,
     Users,
+    get,
     half,
     next_place,
     put,
     quarter,
     signed,
+    unsigned,
     user_at,
     word,
 )
@@ -95,20 +97,20 @@ def observe_rows(
     rows = len(columns.slots)
     for row in range(start, rows):
         fetch_ahead(memory, plan, users, columns, row, rows)
-        block = users.blocks[columns.slots[row]]
-        if columns.offsets[row] <= word(memory, block + APPLIED):
-            flags[row] = SKIPPED
+        block = get(users.blocks, get(columns.slots, row))
+        if get(columns.offsets, row) <= word(memory, block + APPLIED):
+            flags[unsigned(row)] = SKIPPED
             continue
         flag = apply(memory, plan, users, scratch, block, columns, row)
         if flag == NO_ROOM:
             return row
-        block = users.blocks[columns.slots[row]]
-        if columns.times[row] - plan.longest_ms < word(memory, block + FLOOR):
+        block = get(users.blocks, get(columns.slots, row))
+        if get(columns.times, row) - plan.longest_ms < word(memory, block + FLOOR):
             flag |= TRUNCATED
-        flags[row] = flag
+        flags[unsigned(row)] = flag
         if len(out):
-            read(plan, scratch.results, columns.amounts[row], out[row])
-        mark_changed(memory, users, block, columns.offsets[row])
+            read(plan, scratch.results, get(columns.amounts, row), out[unsigned(row)])
+        mark_changed(memory, users, block, get(columns.offsets, row))
     return rows
 
 
@@ -142,7 +144,7 @@ def fetch_ahead(memory: Memory, plan: Plan, users: Users, columns: Columns, row:
     A block that moves meanwhile costs a useless fetch, nothing more.
     """
     if row + HEADER_AHEAD < rows:
-        block = users.blocks[columns.slots[row + HEADER_AHEAD]]
+        block = get(users.blocks, get(columns.slots, row + HEADER_AHEAD))
         for at in range(0, plan.fixed_words + TABLE_WORDS, LINE_WORDS):
             prefetch(memory.words, block + at)
     if row + EVENTS_AHEAD < rows:
@@ -152,7 +154,7 @@ def fetch_ahead(memory: Memory, plan: Plan, users: Users, columns: Columns, row:
 @piece
 def fetch_events(memory: Memory, plan: Plan, users: Users, columns: Columns, row: int) -> None:
     """Fetch the place of the newest event to come, and the events that may leave a window for it."""
-    block = users.blocks[columns.slots[row]]
+    block = get(users.blocks, get(columns.slots, row))
     user = user_at(memory, block)
     end = next_place(memory, user)
     prefetch(memory.words, user.ring + end * plan.stride)
@@ -170,9 +172,9 @@ def apply(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int
     For a new transaction in order, with room for it, only the windows have to move on: what the retention drops lies
     before all of them, so expiring may wait some events.
     """
-    user, time = user_at(memory, block), columns.times[row]
+    user, time = user_at(memory, block), get(columns.times, row)
     end, newest = next_place(memory, user), newest_time(memory, plan, user)
-    same = find_transaction(memory, plan.stride, user, end, columns.transactions[row])
+    same = find_transaction(memory, plan.stride, user, end, get(columns.transactions, row))
     new_values = look_up(memory, plan, scratch, user, end, columns.values, row)
     plain = (
         (same < 0)
@@ -185,7 +187,7 @@ def apply(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int
         flag = settle(memory, plan, users, scratch, block, columns, row)
         if flag != IN_ORDER:
             return flag
-        user = user_at(memory, users.blocks[columns.slots[row]])
+        user = user_at(memory, get(users.blocks, get(columns.slots, row)))
         end = next_place(memory, user)
         look_up(memory, plan, scratch, user, end, columns.values, row)
     append(
@@ -197,12 +199,12 @@ def apply(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int
         end,
         time,
         time - newest,
-        columns.transactions[row],
+        get(columns.transactions, row),
         pack(columns, row),
         columns.values,
         row,
     )
-    push_newest(memory, plan, scratch, user, end, columns.amounts[row])
+    push_newest(memory, plan, scratch, user, end, get(columns.amounts, row))
     return 0
 
 
@@ -291,7 +293,7 @@ def move_row(plan: Plan, scratch: Scratch, source: int, target: int) -> None:
 @piece
 def pack(columns: Columns, row: int) -> int:
     """Return the amount and its currency in one word."""
-    return columns.amounts[row] << 16 | signed(columns.currencies[row])
+    return get(columns.amounts, row) << 16 | signed(columns.currencies[unsigned(row)])
 
 
 @piece

@@ -4,7 +4,7 @@ Free blocks hang in lists by size, each an eighth or less above the one before. 
 that is large enough, else from the arena's untouched end.
 """
 
-from state.kernel_jit import entry, piece, section
+from state.kernel_jit import entry, move_words, piece, section
 from state.kernel_layout import (
     APPLIED,
     CLEAN,
@@ -37,8 +37,10 @@ from state.kernel_layout import (
     VALUES_FREE,
     Memory,
     Users,
+    get,
     half,
     put,
+    put_word,
     quarter,
     word,
 )
@@ -72,7 +74,7 @@ def power_of_two(least: int) -> int:
 def allocate(memory: Memory, book: I64, words: int) -> int:
     """Return a block of so many words, a multiple of LINE_WORDS, or few more; or -1 when the arena is full."""
     for number in range(size_class(words - LINE_WORDS) + 1, book[TOP_CLASS] + 1):
-        block = book[FREE_BLOCKS + number] - 1
+        block = get(book, FREE_BLOCKS + number) - 1
         if block >= 0 and half(memory, 2 * block + SIZE) >= words:
             book[FREE_BLOCKS + number] = word(memory, block)
             size = half(memory, 2 * block + SIZE)
@@ -162,12 +164,12 @@ def new_block(
 @section
 def adopt(memory: Memory, plan: Plan, users: Users, old: int, new: int) -> None:
     """Carry what a user is known by from its old block to its new one, and release the old."""
-    words, halves = memory.words, memory.halves
+    halves = memory.halves
     for at in range(APPLIED, FIRST_DIRTY + 1):
-        words[new + at] = words[old + at]
+        put_word(memory, new + at, word(memory, old + at))
     length = quarter(memory, 4 * old + KEY_LENGTH)
     for at in range(plan.fixed_words, plan.fixed_words + (length + 7) // 8):
-        words[new + at] = words[old + at]
+        put_word(memory, new + at, word(memory, old + at))
     for at in range(KEY_LENGTH, PENDING + 1):
         put(memory, 4 * new + at, quarter(memory, 4 * old + at))
     slot = half(memory, 2 * old + SLOT)
@@ -202,8 +204,7 @@ def sweep(memory: Memory, users: Users, restart: bool, budget: int) -> None:
         slot = half(memory, 2 * source + SLOT)
         if slot != FREE:
             if source != target:
-                for at in range(size):
-                    words[target + at] = words[source + at]
+                move_words(words, target, source, size)
                 users.blocks[slot] = target
             target += size
         source += size

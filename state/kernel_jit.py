@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -110,7 +110,20 @@ def _lowest_bit(typing_context: Any, value: Any) -> Any:  # noqa: ARG001 - the s
     return types.int64(types.int64), generate
 
 
+def _move_words(typing_context: Any, array: Any, target: Any, source: Any, count: Any) -> Any:  # noqa: ARG001
+    """move_words(array, target, source, count): copy elements of an int64 array; the two places may overlap."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        places = (builder.gep(data, [place]) for place in arguments[1:3])
+        cgutils.raw_memmove(builder, *places, arguments[3], 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64, types.int64), generate
+
+
 prefetch: Any = intrinsic(_prefetch)
 eight_bytes: Any = intrinsic(_eight_bytes)
 equal_quarters: Any = intrinsic(_equal_quarters)
+move_words: Any = intrinsic(_move_words)
 lowest_bit = cast(Callable[[int], int], intrinsic(_lowest_bit))

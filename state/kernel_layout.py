@@ -180,6 +180,12 @@ def word(memory: Memory, index: int) -> int:
 
 
 @piece
+def put_word(memory: Memory, index: int, value: int) -> None:
+    """Write 8 bytes."""
+    memory.words[unsigned(index)] = value
+
+
+@piece
 def mark(value: int) -> int:
     """Return the mark of a hash."""
     return (value ^ value >> 48) & 0xFFFF

@@ -20,7 +20,9 @@ from state.kernel_layout import (
     age,
     mark,
     put,
+    put_word,
     quarter,
+    unsigned,
     word,
 )
 
@@ -75,7 +77,7 @@ def add_value(memory: Memory, user: User, value: int, place: int) -> int:
 @piece
 def set_value(memory: Memory, user: User, code: int, value: int, place: int) -> None:
     """Write a value and the place of its last occurrence."""
-    memory.words[user.hashes + code] = value
+    put_word(memory, user.hashes + code, value)
     put(memory, user.value_marks + code, mark(value))
     put(memory, user.lasts + code, place)
 
@@ -85,7 +87,7 @@ def remove_value(memory: Memory, user: User, code: int) -> None:
     """Forget a value that no kept event has any more."""
     header = user.header
     put(memory, user.lasts + code, NONE)  # nobody's: should two fields have met in one hash, it is removed once
-    memory.words[user.hashes + code] = quarter(memory, header + VALUES_FREE)
+    put_word(memory, user.hashes + code, quarter(memory, header + VALUES_FREE))
     put(memory, header + VALUES_FREE, code)
     put(memory, header + VALUES, quarter(memory, header + VALUES) - 1)
 
@@ -101,7 +103,7 @@ def copy_values(memory: Memory, user: User, new: User, end: int, renamed: I64) -
         place = quarter(memory, user.lasts + code)
         if place != NONE:
             set_value(memory, new, fresh, word(memory, user.hashes + code), count - age(user, place, end))
-            renamed[code] = fresh
+            renamed[unsigned(code)] = fresh
             fresh += 1
     put(memory, new.header + VALUES, fresh)
     put(memory, new.header + VALUES_TOP, fresh)

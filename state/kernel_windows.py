@@ -57,6 +57,7 @@ from state.kernel_layout import (
     mark,
     next_place,
     put,
+    put_word,
     quarter,
     signed,
     unsigned,
@@ -120,14 +121,17 @@ def drop_oldest(memory: Memory, plan: Plan, book: I64, block: int) -> None:
     user = user_at(memory, block)
     place, count = quarter(memory, user.header + HEAD), quarter(memory, user.header + COUNT)
     event = user.ring + place * plan.stride
-    for window in range(plan.window_count):
+    # What the retention drops has mostly left the longest window, the last, and then no other holds it.
+    longest = block + window_number(plan, plan.window_count - 1, W_STATE) if plan.window_count else 0
+    held = plan.window_count and quarter(memory, 4 * longest + INSIDE) == count
+    for window in range(plan.window_count if held else 0):
         state = block + window_number(plan, window, W_STATE)
         if quarter(memory, 4 * state + INSIDE) == count:
             amount, high, low = leave(memory, plan, user, window, event, place)
-            memory.words[state + SUM] -= amount
+            put_word(memory, state + SUM, word(memory, state + SUM) - amount)
             if window_number(plan, window, W_SQUARES):
-                memory.words[state + SQUARES_HIGH] -= high
-                memory.words[state + SQUARES_LOW] -= low
+                put_word(memory, state + SQUARES_HIGH, word(memory, state + SQUARES_HIGH) - high)
+                put_word(memory, state + SQUARES_LOW, word(memory, state + SQUARES_LOW) - low)
             put(memory, 4 * state + FRONT, later(user, place))
             put(memory, 4 * state + INSIDE, count - 1)
     for field in range(plan.fields):
@@ -138,7 +142,7 @@ def drop_oldest(memory: Memory, plan: Plan, book: I64, block: int) -> None:
         pop_oldest(memory, user, HIGH_AT, HIGH_CAP, place)
     if plan.low:
         pop_oldest(memory, user, LOW_AT, LOW_CAP, place)
-    memory.words[block + FLOOR] = max(word(memory, block + FLOOR), word(memory, event + TIME))
+    put_word(memory, block + FLOOR, max(word(memory, block + FLOOR), word(memory, event + TIME)))
     put(memory, user.header + HEAD, later(user, place))
     put(memory, user.header + COUNT, count - 1)
     book[EVENTS] -= 1
@@ -202,9 +206,9 @@ def append(
     `gap`: ms since the event before it. Leaves the event's windows in `scratch`.
     """
     amount, event = packed_amount >> 16, user.ring + place * plan.stride
-    memory.words[unsigned(event + TIME)] = time
-    memory.words[unsigned(event + TRANSACTION)] = transaction
-    memory.words[unsigned(event + AMOUNT)] = packed_amount
+    put_word(memory, event + TIME, time)
+    put_word(memory, event + TRANSACTION, transaction)
+    put_word(memory, event + AMOUNT, packed_amount)
     for field in range(plan.fields):
         code, value = get(scratch.codes, field), values[unsigned(row), unsigned(field)]
         if value and code == NONE:
@@ -267,7 +271,7 @@ def enter(
         others -= 1
     put(memory, 4 * state + FRONT, front if others else place)
     put(memory, 4 * state + INSIDE, others + 1)
-    memory.words[unsigned(state + SUM)] = total
+    put_word(memory, state + SUM, total)
     results, at = scratch.results, WIDTH * window
     results[unsigned(at + R_COUNT)] = others + 1
     results[unsigned(at + R_SUM)] = total
@@ -275,8 +279,8 @@ def enter(
     if window_number(plan, window, W_SQUARES):
         high = word(memory, state + SQUARES_HIGH) + square_high - gone_high
         low = word(memory, state + SQUARES_LOW) + square_low - gone_low
-        memory.words[unsigned(state + SQUARES_HIGH)] = high
-        memory.words[unsigned(state + SQUARES_LOW)] = low
+        put_word(memory, state + SQUARES_HIGH, high)
+        put_word(memory, state + SQUARES_LOW, low)
         results[unsigned(at + R_SQUARES_HIGH)] = high
         results[unsigned(at + R_SQUARES_LOW)] = low
     pair, end = window_number(plan, window, W_PAIRS), window_number(plan, window, W_PAIRS_END)
@@ -401,21 +405,22 @@ def move(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int,
     target = new_block(memory, plan, users, key_length, size + 1, values, high, low)
     if target < 0:
         return -1
-    words, new, end = memory.words, user_at(memory, target), next_place(memory, user)
+    new, end = user_at(memory, target), next_place(memory, user)
     for at in range(HEADER_WORDS, plan.fixed_words):
-        words[target + at] = words[block + at]
+        put_word(memory, target + at, word(memory, block + at))
     for window in range(plan.window_count):
         state = 4 * (target + window_number(plan, window, W_STATE))
         put(memory, state + FRONT, size - quarter(memory, state + INSIDE))
     copy_values(memory, user, new, end, scratch.renamed)
+    scratch.renamed[NONE] = NONE
     place = quarter(memory, user.header + HEAD)
     for row in range(size):
         old_event, event = user.ring + place * plan.stride, new.ring + row * plan.stride
         for at in range(AMOUNT + 1):
-            words[event + at] = words[old_event + at]
+            put_word(memory, event + at, word(memory, old_event + at))
         for field in range(plan.fields):
             code = quarter(memory, 4 * old_event + CODES + field)
-            put(memory, 4 * event + CODES + field, NONE if code == NONE else scratch.renamed[code])
+            put(memory, 4 * event + CODES + field, get(scratch.renamed, code))
         put(memory, new.marks + row, quarter(memory, user.marks + place))
         place = later(user, place)
     put(memory, new.header + COUNT, size)

@@ -77,6 +77,18 @@ def _eight_bytes(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: A
     return types.int64(array, types.int64), generate
 
 
+def _equal(builder: Any, data: Any, index: Any, value: Any, bits: int, count: int) -> Any:
+    """Generate the comparison of `count` elements of so many bits with a value: a word with one bit for each."""
+    from llvmlite import ir  # noqa: PLC0415 - only while compiling
+
+    vector, element, number = ir.VectorType(ir.IntType(bits), count), ir.IntType(bits), ir.IntType(32)
+    address = builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+    wanted = builder.insert_element(ir.Constant(vector, ir.Undefined), builder.trunc(value, element), number(0))
+    wanted = builder.shuffle_vector(wanted, wanted, ir.Constant(ir.VectorType(number, count), [0] * count))
+    equal = builder.icmp_unsigned("==", builder.load(address, align=bits // 8), wanted)
+    return builder.zext(builder.bitcast(equal, ir.IntType(count)), ir.IntType(64))
+
+
 def _equal_quarters(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001 - as Numba asks
     """equal_quarters(array, index, value): which of the 32 elements of a uint16 array from an index on are equal to it.
 
@@ -84,17 +96,18 @@ def _equal_quarters(typing_context: Any, array: Any, index: Any, value: Any) -> 
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        from llvmlite import ir  # noqa: PLC0415 - only while compiling
-
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        quarters = ir.VectorType(ir.IntType(16), 32)
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), quarters.as_pointer())
-        wanted = builder.insert_element(
-            ir.Constant(quarters, ir.Undefined), builder.trunc(arguments[2], ir.IntType(16)), ir.IntType(32)(0)
-        )
-        wanted = builder.shuffle_vector(wanted, wanted, ir.Constant(ir.VectorType(ir.IntType(32), 32), [0] * 32))
-        equal = builder.icmp_unsigned("==", builder.load(address, align=2), wanted)
-        return builder.zext(builder.bitcast(equal, ir.IntType(32)), ir.IntType(64))
+        return _equal(builder, data, arguments[1], arguments[2], 16, 32)
+
+    return types.int64(array, types.int64, types.int64), generate
+
+
+def _equal_bytes(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001 - as Numba asks
+    """equal_bytes(array, index, value): the same of the 64 elements of a uint8 array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return _equal(builder, data, arguments[1], arguments[2], 8, 64)
 
     return types.int64(array, types.int64, types.int64), generate
 
@@ -125,5 +138,6 @@ def _move_words(typing_context: Any, array: Any, target: Any, source: Any, count
 prefetch: Any = intrinsic(_prefetch)
 eight_bytes: Any = intrinsic(_eight_bytes)
 equal_quarters: Any = intrinsic(_equal_quarters)
+equal_bytes: Any = intrinsic(_equal_bytes)
 move_words: Any = intrinsic(_move_words)
 lowest_bit = cast(Callable[[int], int], intrinsic(_lowest_bit))

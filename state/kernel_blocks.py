@@ -4,13 +4,9 @@ Free blocks hang in lists by size, each an eighth or less above the one before. 
 that is large enough, else from the arena's untouched end.
 """
 
-from state.kernel_jit import entry, piece, section
+from state.kernel_jit import entry, move_words, piece, section
 from state.kernel_layout import (
     APPLIED,
-    BUCKETS,
-    BUCKETS_AT,
-    CHAINS,
-    CHAINS_AT,
     CLEAN,
     DEAD,
     FIRST_DIRTY,
@@ -22,9 +18,9 @@ from state.kernel_layout import (
     HIGH_CAP,
     I64,
     KEY_LENGTH,
-    LASTS_AT,
     LOW_AT,
     LOW_CAP,
+    MARKS_AT,
     NEW_FLOOR,
     NONE,
     PENDING,
@@ -41,8 +37,10 @@ from state.kernel_layout import (
     VALUES_FREE,
     Memory,
     Users,
+    get,
     half,
     put,
+    put_word,
     quarter,
     word,
 )
@@ -76,7 +74,7 @@ def power_of_two(least: int) -> int:
 def allocate(memory: Memory, book: I64, words: int) -> int:
     """Return a block of so many words, a multiple of LINE_WORDS, or few more; or -1 when the arena is full."""
     for number in range(size_class(words - LINE_WORDS) + 1, book[TOP_CLASS] + 1):
-        block = book[FREE_BLOCKS + number] - 1
+        block = get(book, FREE_BLOCKS + number) - 1
         if block >= 0 and half(memory, 2 * block + SIZE) >= words:
             book[FREE_BLOCKS + number] = word(memory, block)
             size = half(memory, 2 * block + SIZE)
@@ -87,7 +85,7 @@ def allocate(memory: Memory, book: I64, words: int) -> int:
                 memory.halves[2 * block + SIZE] = words
             return block
     block = book[USED]
-    if block + words > len(memory.words):
+    if block + words + LINE_WORDS > len(memory.words):  # a comparison of marks may read so far beyond the block
         return -1
     book[USED] += words
     memory.halves[2 * block + SIZE] = words
@@ -108,6 +106,19 @@ def release(memory: Memory, book: I64, block: int) -> None:
     book[TOP_CLASS] = max(book[TOP_CLASS], number)
 
 
+@piece
+def ring_at(marks_at: int, quarters: int, values: int, events: int) -> int:
+    """Return the word of a block where the ring of so many events starts."""
+    tables_end = marks_at + (events + quarters + 3) // 4
+    return (tables_end + values + 3) & ~3  # an event of four words then never lies on two lines
+
+
+@piece
+def fits(plan: Plan, marks_at: int, quarters: int, values: int, events: int, size: int) -> bool:
+    """Whether a block of this size has room for so many events."""
+    return ring_at(marks_at, quarters, values, events) + events * plan.stride <= size
+
+
 @section
 def new_block(
     memory: Memory, plan: Plan, users: Users, key_length: int, events: int, values: int, high: int, low: int
@@ -119,19 +130,16 @@ def new_block(
     events, values = min(plan.max_events, events + min(events >> 3, 4 + (events >> 4)) + 1), values + (values >> 3) + 2
     high_cap = power_of_two(high + SPARE_STACK) if plan.high else 0
     low_cap = power_of_two(low + SPARE_STACK) if plan.low else 0
-    # Most chains are then empty, and a look-up that ends there is cheap.
-    chains, buckets = min(NONE, events + (events >> 2)), min(NONE, values + (values >> 2))
-    quarters = chains + buckets + 2 * values + high_cap + low_cap
-    hashes_at = plan.fixed_words + (key_length + 7) // 8
-    ring_at = (hashes_at + values + 3) & ~3  # an event of four words then never lies on two lines
-    least = ring_at + (quarters + 3) // 4
-    size = (least + events * plan.stride + LINE_WORDS - 1) & -LINE_WORDS
-    block = allocate(memory, users.book, size)
+    marks_at = plan.fixed_words + (key_length + 7) // 8
+    quarters = 2 * values + high_cap + low_cap  # beside the marks of the transactions
+    size = ring_at(marks_at, quarters, values, events) + events * plan.stride
+    block = allocate(memory, users.book, (size + LINE_WORDS - 1) & -LINE_WORDS)
     if block < 0:
         return -1
     size = half(memory, 2 * block + SIZE)
-    ring = min(plan.max_events, (size - least) // plan.stride)
-    at = 4 * (ring_at + ring * plan.stride)
+    while events < plan.max_events and fits(plan, marks_at, quarters, values, events + 1, size):
+        events += 1
+    ring = ring_at(marks_at, quarters, values, events)
 
     words, halves, header = memory.words, memory.halves, 4 * block
     words[block : block + plan.fixed_words] = 0
@@ -139,35 +147,29 @@ def new_block(
     words[block + FLOOR] = users.book[NEW_FLOOR]
     words[block + FIRST_DIRTY] = CLEAN
     halves[2 * block + SIZE] = size
-    halves[2 * block + HASHES_AT] = hashes_at
-    halves[2 * block + RING_AT] = ring_at
-    halves[2 * block + CHAINS_AT] = at
-    halves[2 * block + BUCKETS_AT] = at + chains
-    halves[2 * block + LASTS_AT] = at + chains + buckets
-    halves[2 * block + HIGH_AT] = at + chains + buckets + 2 * values
-    halves[2 * block + LOW_AT] = at + chains + buckets + 2 * values + high_cap
-    put(memory, header + RING_CAP, ring)
+    halves[2 * block + MARKS_AT] = 4 * marks_at
+    halves[2 * block + HIGH_AT] = 4 * marks_at + events + 2 * values
+    halves[2 * block + LOW_AT] = 4 * marks_at + events + 2 * values + high_cap
+    halves[2 * block + HASHES_AT] = marks_at + (events + quarters + 3) // 4
+    halves[2 * block + RING_AT] = ring
+    put(memory, header + RING_CAP, events)
     put(memory, header + VALUES_CAP, values)
     put(memory, header + VALUES_FREE, NONE)
-    put(memory, header + CHAINS, chains)
-    put(memory, header + BUCKETS, buckets)
     put(memory, header + HIGH_CAP, high_cap)
     put(memory, header + LOW_CAP, low_cap)
     put(memory, header + KEY_LENGTH, key_length)
-    # NONE heads an empty value chain, and as a place it lies behind every ring.
-    memory.quarters[header + at : header + at + chains + buckets] = NONE
     return block
 
 
 @section
 def adopt(memory: Memory, plan: Plan, users: Users, old: int, new: int) -> None:
     """Carry what a user is known by from its old block to its new one, and release the old."""
-    words, halves = memory.words, memory.halves
+    halves = memory.halves
     for at in range(APPLIED, FIRST_DIRTY + 1):
-        words[new + at] = words[old + at]
+        put_word(memory, new + at, word(memory, old + at))
     length = quarter(memory, 4 * old + KEY_LENGTH)
     for at in range(plan.fixed_words, plan.fixed_words + (length + 7) // 8):
-        words[new + at] = words[old + at]
+        put_word(memory, new + at, word(memory, old + at))
     for at in range(KEY_LENGTH, PENDING + 1):
         put(memory, 4 * new + at, quarter(memory, 4 * old + at))
     slot = half(memory, 2 * old + SLOT)
@@ -202,8 +204,7 @@ def sweep(memory: Memory, users: Users, restart: bool, budget: int) -> None:
         slot = half(memory, 2 * source + SLOT)
         if slot != FREE:
             if source != target:
-                for at in range(size):
-                    words[target + at] = words[source + at]
+                move_words(words, target, source, size)
                 users.blocks[slot] = target
             target += size
         source += size

@@ -1,4 +1,4 @@
-"""How the kernels are compiled, and the two instructions Numba has no name for.
+"""How the kernels are compiled, and the instructions Numba has no name for.
 
 An entry point is compiled once for its one signature and cached; the pieces it is made of are inlined into it. Numba's
 cache looks only at the entry point's own file, so an edit of a piece would go unseen: here an entry is stamped with
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,5 +77,67 @@ def _eight_bytes(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: A
     return types.int64(array, types.int64), generate
 
 
+def _equal(builder: Any, data: Any, index: Any, value: Any, bits: int, count: int) -> Any:
+    """Generate the comparison of `count` elements of so many bits with a value: a word with one bit for each."""
+    from llvmlite import ir  # noqa: PLC0415 - only while compiling
+
+    vector, element, number = ir.VectorType(ir.IntType(bits), count), ir.IntType(bits), ir.IntType(32)
+    address = builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+    wanted = builder.insert_element(ir.Constant(vector, ir.Undefined), builder.trunc(value, element), number(0))
+    wanted = builder.shuffle_vector(wanted, wanted, ir.Constant(ir.VectorType(number, count), [0] * count))
+    equal = builder.icmp_unsigned("==", builder.load(address, align=bits // 8), wanted)
+    return builder.zext(builder.bitcast(equal, ir.IntType(count)), ir.IntType(64))
+
+
+def _equal_quarters(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001 - as Numba asks
+    """equal_quarters(array, index, value): which of the 32 elements of a uint16 array from an index on are equal to it.
+
+    One bit each, the first the lowest.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return _equal(builder, data, arguments[1], arguments[2], 16, 32)
+
+    return types.int64(array, types.int64, types.int64), generate
+
+
+def _equal_bytes(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001 - as Numba asks
+    """equal_bytes(array, index, value): the same of the 64 elements of a uint8 array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return _equal(builder, data, arguments[1], arguments[2], 8, 64)
+
+    return types.int64(array, types.int64, types.int64), generate
+
+
+def _lowest_bit(typing_context: Any, value: Any) -> Any:  # noqa: ARG001 - the shape Numba asks for
+    """lowest_bit(value): the number of a word's lowest bit that is set; there must be one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        from llvmlite import ir  # noqa: PLC0415 - only while compiling
+
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), generate
+
+
+def _move_words(typing_context: Any, array: Any, target: Any, source: Any, count: Any) -> Any:  # noqa: ARG001
+    """move_words(array, target, source, count): copy elements of an int64 array; the two places may overlap."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        places = (builder.gep(data, [place]) for place in arguments[1:3])
+        cgutils.raw_memmove(builder, *places, arguments[3], 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64, types.int64), generate
+
+
 prefetch: Any = intrinsic(_prefetch)
 eight_bytes: Any = intrinsic(_eight_bytes)
+equal_quarters: Any = intrinsic(_equal_quarters)
+equal_bytes: Any = intrinsic(_equal_bytes)
+move_words: Any = intrinsic(_move_words)
+lowest_bit = cast(Callable[[int], int], intrinsic(_lowest_bit))

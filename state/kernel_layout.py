@@ -4,11 +4,12 @@ A user is one block of the arena, so that an event touches few cache lines and a
 An event is known by its place in the user's ring; its age is 1 for the newest, one more for each event before it in
 (event time, arrival) order.
 
-    block = header | state of each window | user's key | hashes of field values | ring of events | 16-bit tables
+    block = header | state of each window | user's key | 16-bit tables | hashes of field values | ring of events
 
-The 16-bit tables: heads of the transaction chains (places), heads of the value chains (codes), each value's last
-occurrence (place), the next value in its chain, and the two stacks of candidates for maximum and minimum (places).
-Values, their codes and their last occurrences are those of kept events only.
+The 16-bit tables: the mark of each place's transaction, the mark of each field value, each value's last occurrence
+(place), and the two stacks of candidates for maximum and minimum (places). A mark is 16 bits of a hash: what looks a
+hash up compares 32 marks at once and then the hashes of those that agree. Values, their codes and their last
+occurrences are those of kept events only.
 """
 
 from collections.abc import Callable
@@ -39,38 +40,33 @@ SLOT = 6  # the user's slot, or FREE
 SIZE = 7  # words of the block
 HASHES_AT = 8  # in words
 RING_AT = 9  # in words
-CHAINS_AT = 10  # in quarters, as the rest
-BUCKETS_AT = 11
-LASTS_AT = 12
-HIGH_AT = 13
-LOW_AT = 14
+MARKS_AT = 10  # in quarters, as the rest; the marks of values and their last occurrences follow
+HIGH_AT = 11
+LOW_AT = 12
 # quarters of 2 bytes from the block's start:
-COUNT = 32  # events held
-RING_CAP = 33
-HEAD = 34  # place of the oldest event
-VALUES = 36  # field values held
-VALUES_CAP = 37
-VALUES_TOP = 38  # codes below this one have been used
-VALUES_FREE = 39  # first free code below it, or NONE
-CHAINS = 40  # transaction chains
-BUCKETS = 41  # value chains
-HIGH_CAP = 42
-HIGH_HEAD = 43  # counts what left the stack at the front, modulo 2¹⁶
-HIGH_SIZE = 44
-LOW_CAP = 45
-LOW_HEAD = 46
-LOW_SIZE = 47
-KEY_LENGTH = 48  # bytes
-TOUCHED = 49  # 1: used since the eviction hand passed
-PENDING = 50  # snapshots that hold this user and are not acknowledged
-HEADER_WORDS = 13
+COUNT = 26  # events held
+RING_CAP = 27
+HEAD = 28  # place of the oldest event
+VALUES = 29  # field values held
+VALUES_CAP = 30
+VALUES_TOP = 31  # codes below this one have been used
+VALUES_FREE = 32  # first free code below it, or NONE
+HIGH_CAP = 33
+HIGH_HEAD = 34  # counts what left the stack at the front, modulo 2¹⁶
+HIGH_SIZE = 35
+LOW_CAP = 36
+LOW_HEAD = 37
+LOW_SIZE = 38
+KEY_LENGTH = 39  # bytes
+TOUCHED = 40  # 1: used since the eviction hand passed
+PENDING = 41  # snapshots that hold this user and are not acknowledged
+HEADER_WORDS = 11
 
 # An event in the ring: three words, then 16-bit codes.
 TIME = 0
 TRANSACTION = 1
 AMOUNT = 2  # amount_minor · 2¹⁶ + currency
-NEXT = 12  # in quarters: the event before it in its transaction chain
-CODES = 13  # in quarters: one code a kept field, NONE where missing
+CODES = 12  # in quarters: one code a kept field, NONE where missing
 
 # A window's state: one word of four quarters, the sum, two words of squares where needed, further distinct counts.
 FRONT = 0  # in quarters: place of the oldest event in the window, if there is one
@@ -156,7 +152,6 @@ class Scratch(NamedTuple):
     transactions: I64
     amounts: I64
     values: I64  # [event, field] hashes
-    ahead: I64  # [8, 4 + field] of the events to come: ring, lasts, hashes, transaction chain, value chains
 
 
 AGELESS = 1 << 20
@@ -187,10 +182,15 @@ def word(memory: Memory, index: int) -> int:
 
 
 @piece
-def spread(value: int, size: int) -> int:
-    """Map a hash evenly to 0 … size - 1, by its upper half."""
-    half_word = unsigned(32)
-    return signed(((unsigned(value) >> half_word) * unsigned(size)) >> half_word)
+def put_word(memory: Memory, index: int, value: int) -> None:
+    """Write 8 bytes."""
+    memory.words[unsigned(index)] = value
+
+
+@piece
+def mark(value: int) -> int:
+    """Return the mark of a hash."""
+    return (value ^ value >> 48) & 0xFFFF
 
 
 @piece
@@ -207,23 +207,25 @@ class User(NamedTuple):
     ring: int  # word
     cap: int  # places
     hashes: int  # word
-    lasts: int  # quarter; the links of the value chains follow
-    links: int  # quarter
+    marks: int  # quarter, one a place
+    value_marks: int  # quarter
+    lasts: int  # quarter
 
 
 @piece
 def user_at(memory: Memory, block: int) -> User:
     """Find the parts of a block."""
     header, halves = 4 * block, 2 * block
-    lasts = header + half(memory, halves + LASTS_AT)
+    cap, marks = quarter(memory, header + RING_CAP), header + half(memory, halves + MARKS_AT)
     return User(
         block,
         header,
         block + half(memory, halves + RING_AT),
-        quarter(memory, header + RING_CAP),
+        cap,
         block + half(memory, halves + HASHES_AT),
-        lasts,
-        lasts + quarter(memory, header + VALUES_CAP),
+        marks,
+        marks + cap,
+        marks + cap + quarter(memory, header + VALUES_CAP),
     )
 
 

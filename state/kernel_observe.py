@@ -47,7 +47,7 @@ from state.kernel_layout import (
 )
 from state.kernel_plan import W_STATE, Plan
 from state.kernel_read import read, scan
-from state.kernel_values import bucket, chain_head, find_transaction
+from state.kernel_values import find_transaction
 from state.kernel_windows import (
     append,
     drop_oldest,
@@ -67,8 +67,8 @@ from state.kernel_windows import (
 LATE, DUPLICATE, CONFLICT, TRUNCATED, SKIPPED = 1, 2, 4, 8, 16
 NO_ROOM, IN_ORDER = -1, -2
 EXPIRE_MASK = 15  # of the ring's places: one in 16 starts with what the retention drops
-HEADER_AHEAD, TABLES_AHEAD, EVENTS_AHEAD = 16, 8, 4  # events; a fetch from memory takes about as long as one event
-AHEAD_MASK = TABLES_AHEAD - 1
+HEADER_AHEAD, EVENTS_AHEAD = 16, 8  # events; a fetch from memory takes about as long as one event
+TABLE_WORDS = 44  # those of a user of some 40 events: key, marks, values
 
 
 class Columns(NamedTuple):
@@ -96,21 +96,21 @@ def observe_rows(
     """
     rows = len(columns.slots)
     for row in range(start, rows):
-        fetch_ahead(memory, plan, users, scratch, columns, row, rows)
-        block = users.blocks[columns.slots[row]]
-        if columns.offsets[row] <= word(memory, block + APPLIED):
-            flags[row] = SKIPPED
+        fetch_ahead(memory, plan, users, columns, row, rows)
+        block = get(users.blocks, get(columns.slots, row))
+        if get(columns.offsets, row) <= word(memory, block + APPLIED):
+            flags[unsigned(row)] = SKIPPED
             continue
         flag = apply(memory, plan, users, scratch, block, columns, row)
         if flag == NO_ROOM:
             return row
-        block = users.blocks[columns.slots[row]]
-        if columns.times[row] - plan.longest_ms < word(memory, block + FLOOR):
+        block = get(users.blocks, get(columns.slots, row))
+        if get(columns.times, row) - plan.longest_ms < word(memory, block + FLOOR):
             flag |= TRUNCATED
-        flags[row] = flag
+        flags[unsigned(row)] = flag
         if len(out):
-            read(plan, scratch.results, columns.amounts[row], out[row])
-        mark_changed(memory, users, block, columns.offsets[row])
+            read(plan, scratch.results, get(columns.amounts, row), out[unsigned(row)])
+        mark_changed(memory, users, block, get(columns.offsets, row))
     return rows
 
 
@@ -138,52 +138,31 @@ def observe_for(plan: Plan) -> Observe:
 
 
 @piece
-def fetch_ahead(
-    memory: Memory, plan: Plan, users: Users, scratch: Scratch, columns: Columns, row: int, rows: int
-) -> None:
-    """Have the cache lines of events to come fetched, in three steps: each needs what the one before it fetched.
+def fetch_ahead(memory: Memory, plan: Plan, users: Users, columns: Columns, row: int, rows: int) -> None:
+    """Have the cache lines of events to come fetched, in two steps: the second needs what the first one fetched.
 
     A block that moves meanwhile costs a useless fetch, nothing more.
     """
     if row + HEADER_AHEAD < rows:
-        block = users.blocks[columns.slots[row + HEADER_AHEAD]]
-        for at in range(0, plan.fixed_words, LINE_WORDS):
+        block = get(users.blocks, get(columns.slots, row + HEADER_AHEAD))
+        for at in range(0, plan.fixed_words + TABLE_WORDS, LINE_WORDS):
             prefetch(memory.words, block + at)
-    if row + TABLES_AHEAD < rows:
-        fetch_tables(memory, plan, users, scratch, columns, row + TABLES_AHEAD)
-    if TABLES_AHEAD - EVENTS_AHEAD <= row < rows - EVENTS_AHEAD:
-        fetch_events(memory, plan, scratch, row + EVENTS_AHEAD)
+    if row + EVENTS_AHEAD < rows:
+        fetch_events(memory, plan, users, columns, row + EVENTS_AHEAD)
 
 
 @piece
-def fetch_tables(memory: Memory, plan: Plan, users: Users, scratch: Scratch, columns: Columns, row: int) -> None:
-    """Fetch what the header points to; leave in `scratch.ahead` where the next step finds an event's chains."""
-    block = users.blocks[columns.slots[row]]
-    user, ahead = user_at(memory, block), scratch.ahead[row & AHEAD_MASK]
+def fetch_events(memory: Memory, plan: Plan, users: Users, columns: Columns, row: int) -> None:
+    """Fetch the place of the newest event to come, and the events that may leave a window for it."""
+    block = get(users.blocks, get(columns.slots, row))
+    user = user_at(memory, block)
     end = next_place(memory, user)
     prefetch(memory.words, user.ring + end * plan.stride)
     prefetch(memory.words, user.ring + (end - 1) * plan.stride)
     for window in range(plan.window_count):
         front = quarter(memory, 4 * (block + window_number(plan, window, W_STATE)) + FRONT)
         prefetch(memory.words, user.ring + front * plan.stride)
-    head = chain_head(memory, block, columns.transactions[row])
-    prefetch(memory.quarters, head)
-    ahead[0], ahead[1], ahead[2], ahead[3] = user.ring, user.lasts, user.hashes, head
-    for field in range(plan.fields):
-        head = bucket(memory, block, columns.values[row, field])
-        prefetch(memory.quarters, head)
-        ahead[unsigned(4 + field)] = head
-
-
-@piece
-def fetch_events(memory: Memory, plan: Plan, scratch: Scratch, row: int) -> None:
-    """Fetch the event and the field values at the heads of an event's chains."""
-    ahead = scratch.ahead[row & AHEAD_MASK]
-    prefetch(memory.words, ahead[0] + quarter(memory, ahead[3]) * plan.stride)
-    for field in range(plan.fields):
-        code = quarter(memory, get(ahead, 4 + field))
-        prefetch(memory.quarters, ahead[1] + code)
-        prefetch(memory.words, ahead[2] + code)
+        prefetch(memory.words, user.ring + (front + 1) * plan.stride)
 
 
 @piece
@@ -193,9 +172,9 @@ def apply(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int
     For a new transaction in order, with room for it, only the windows have to move on: what the retention drops lies
     before all of them, so expiring may wait some events.
     """
-    user, time = user_at(memory, block), columns.times[row]
+    user, time = user_at(memory, block), get(columns.times, row)
     end, newest = next_place(memory, user), newest_time(memory, plan, user)
-    same = find_transaction(memory, plan.stride, user, end, columns.transactions[row])
+    same = find_transaction(memory, plan.stride, user, end, get(columns.transactions, row))
     new_values = look_up(memory, plan, scratch, user, end, columns.values, row)
     plain = (
         (same < 0)
@@ -208,7 +187,7 @@ def apply(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int
         flag = settle(memory, plan, users, scratch, block, columns, row)
         if flag != IN_ORDER:
             return flag
-        user = user_at(memory, users.blocks[columns.slots[row]])
+        user = user_at(memory, get(users.blocks, get(columns.slots, row)))
         end = next_place(memory, user)
         look_up(memory, plan, scratch, user, end, columns.values, row)
     append(
@@ -220,12 +199,12 @@ def apply(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int
         end,
         time,
         time - newest,
-        columns.transactions[row],
+        get(columns.transactions, row),
         pack(columns, row),
         columns.values,
         row,
     )
-    push_newest(memory, plan, scratch, user, end, columns.amounts[row])
+    push_newest(memory, plan, scratch, user, end, get(columns.amounts, row))
     return 0
 
 
@@ -314,7 +293,7 @@ def move_row(plan: Plan, scratch: Scratch, source: int, target: int) -> None:
 @piece
 def pack(columns: Columns, row: int) -> int:
     """Return the amount and its currency in one word."""
-    return columns.amounts[row] << 16 | signed(columns.currencies[row])
+    return get(columns.amounts, row) << 16 | signed(columns.currencies[unsigned(row)])
 
 
 @piece

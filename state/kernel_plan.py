@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from state.features import FeatureSet, StateSpec
-from state.kernel_layout import DISTINCT, HEADER_WORDS, I64, WIDTH, Scratch
+from state.kernel_layout import DISTINCT, HEADER_WORDS, I64, NONE, WIDTH, Scratch
 
 # The order in which features are read; all of one aggregate at a time, so that nothing is decided per feature.
 READS = (
@@ -113,7 +113,7 @@ def compile_plan(spec: StateSpec, feature_set: FeatureSet) -> Plan:
         reads_from.append(len(reads))
     return Plan(
         fields=len(spec.fields),
-        stride=3 + (1 + len(spec.fields) + 3) // 4,
+        stride=3 + (len(spec.fields) + 3) // 4,
         fixed_words=at + 2 * (len(highs) + len(lows)),
         max_events=spec.max_events,
         retention_ms=spec.retention_ms,
@@ -147,12 +147,11 @@ def new_scratch(plan: Plan) -> Scratch:
         codes=np.zeros(plan.fields, np.int64),
         ages=np.zeros(plan.fields, np.int64),
         stamps=np.zeros(0x10001, np.int64),
-        renamed=np.zeros(0x10000, np.int64),
+        renamed=np.zeros(NONE + 1, np.int64),
         times=np.empty(rows, np.int64),
         transactions=np.empty(rows, np.int64),
         amounts=np.empty(rows, np.int64),
         values=np.empty((rows, plan.fields), np.int64),
-        ahead=np.zeros((8, 4 + plan.fields), np.int64),
     )
 
 

@@ -5,6 +5,7 @@ the kept events, at most the cap. Both paths leave the same integers in `scratch
 """
 
 import math
+from collections.abc import Callable
 
 from state.kernel_jit import piece, section
 from state.kernel_layout import (
@@ -41,6 +42,7 @@ from state.kernel_windows import square, window_number
 VALUE, COUNTS, SUMS, MEAN, STD, MIN, MAX, RATIO, DISTINCTS, FIRST_SEEN, SINCE_LAST = range(len(READS))
 LOW_HALF = unsigned(0xFFFF_FFFF)
 HALF, LIMBS, WORD, ONE = unsigned(32), unsigned(44), unsigned(64), unsigned(1)
+Reader = Callable[[I64, int, int], float]  # from the results, where in them, and the payment's amount
 NO_LIMIT = 1 << 62
 SAFE_SQUARES = 1 << 46  # n · Σa² stays below 2⁶³ for sums of squares below this and n ≤ 2¹⁵; (Σa)² is no larger
 
@@ -192,47 +194,111 @@ def end_scan(plan: Plan, scratch: Scratch, time: int, latest_other: int, values:
 @piece
 def read(plan: Plan, results: I64, amount: int, out: F32) -> None:
     """Write one row of features, all those of one aggregate at a time."""
-    starts = plan.reads_from
-    for read_at in range(get(starts, VALUE), get(starts, COUNTS)):
-        show(plan, out, read_at, float(amount))
-    for read_at in range(get(starts, COUNTS), get(starts, SUMS)):
-        show(plan, out, read_at, float(get(results, source(plan, read_at) + R_COUNT)))
-    for read_at in range(get(starts, SUMS), get(starts, MEAN)):
-        show(plan, out, read_at, float(get(results, source(plan, read_at) + R_SUM)))
-    for read_at in range(get(starts, MEAN), get(starts, STD)):
-        at = source(plan, read_at)
-        count = get(results, at + R_COUNT)
-        show(plan, out, read_at, float(get(results, at + R_SUM)) / float(count) if count else math.nan)
-    for read_at in range(get(starts, STD), get(starts, MIN)):
-        at = source(plan, read_at)
-        show(plan, out, read_at, deviation(results, at) if get(results, at + R_COUNT) else math.nan)
-    for read_at in range(get(starts, MIN), get(starts, MAX)):
-        at = source(plan, read_at)
-        show(plan, out, read_at, float(get(results, at + R_LOW)) if get(results, at + R_COUNT) else math.nan)
-    for read_at in range(get(starts, MAX), get(starts, RATIO)):
-        at = source(plan, read_at)
-        show(plan, out, read_at, float(get(results, at + R_HIGH)) if get(results, at + R_COUNT) else math.nan)
-    for read_at in range(get(starts, RATIO), get(starts, DISTINCTS)):
-        at = source(plan, read_at)
-        scaled, total = float(amount * get(results, at + R_COUNT)), get(results, at + R_SUM)
-        show(plan, out, read_at, scaled / float(total) if total else math.nan)
-    for read_at in range(get(starts, DISTINCTS), get(starts, FIRST_SEEN)):
-        show(plan, out, read_at, float(get(results, source(plan, read_at))))
-    for read_at in range(get(starts, FIRST_SEEN), get(starts, SINCE_LAST)):
-        first = get(results, source(plan, read_at))
-        show(plan, out, read_at, float(first) if first >= 0 else math.nan)
-    for read_at in range(get(starts, SINCE_LAST), get(starts, SINCE_LAST + 1)):
-        gap = get(results, source(plan, read_at) + R_GAP)
-        show(plan, out, read_at, float(gap) / 1000.0 if gap >= 0 else math.nan)
+    read_all(read_value, VALUE, plan, results, amount, out)
+    read_all(read_count, COUNTS, plan, results, amount, out)
+    read_all(read_sum, SUMS, plan, results, amount, out)
+    read_all(read_mean, MEAN, plan, results, amount, out)
+    read_all(read_deviation, STD, plan, results, amount, out)
+    read_all(read_low, MIN, plan, results, amount, out)
+    read_all(read_high, MAX, plan, results, amount, out)
+    read_all(read_ratio, RATIO, plan, results, amount, out)
+    read_all(read_number, DISTINCTS, plan, results, amount, out)
+    read_all(read_first_seen, FIRST_SEEN, plan, results, amount, out)
+    read_all(read_since_last, SINCE_LAST, plan, results, amount, out)
 
 
 @piece
-def source(plan: Plan, read_at: int) -> int:
-    """Return where in the results a feature reads."""
-    return get(plan.reads, 2 * read_at + 1)
+def read_all(read_one: Reader, aggregate: int, plan: Plan, results: I64, amount: int, out: F32) -> None:
+    """Write the features of one aggregate: six by hand, since only then the plan's numbers fold into them."""
+    first, end = get(plan.reads_from, aggregate), get(plan.reads_from, aggregate + 1)
+    if first < end:
+        show(read_one, plan, results, amount, out, first)
+    if first + 1 < end:
+        show(read_one, plan, results, amount, out, first + 1)
+    if first + 2 < end:
+        show(read_one, plan, results, amount, out, first + 2)
+    if first + 3 < end:
+        show(read_one, plan, results, amount, out, first + 3)
+    if first + 4 < end:
+        show(read_one, plan, results, amount, out, first + 4)
+    if first + 5 < end:
+        show(read_one, plan, results, amount, out, first + 5)
+    for read_at in range(first + 6, end):
+        show(read_one, plan, results, amount, out, read_at)
 
 
 @piece
-def show(plan: Plan, out: F32, read_at: int, value: float) -> None:
+def show(read_one: Reader, plan: Plan, results: I64, amount: int, out: F32, read_at: int) -> None:
     """Write a feature into its column."""
-    out[unsigned(get(plan.reads, 2 * read_at))] = value
+    column, at = get(plan.reads, 2 * read_at), get(plan.reads, 2 * read_at + 1)
+    out[unsigned(column)] = read_one(results, at, amount)
+
+
+@piece
+def read_value(results: I64, at: int, amount: int) -> float:  # noqa: ARG001 - as all readers
+    """Return the payment's own amount."""
+    return float(amount)
+
+
+@piece
+def read_count(results: I64, at: int, amount: int) -> float:  # noqa: ARG001
+    """Return how many payments the window holds."""
+    return float(get(results, at + R_COUNT))
+
+
+@piece
+def read_sum(results: I64, at: int, amount: int) -> float:  # noqa: ARG001
+    """Return the sum of their amounts."""
+    return float(get(results, at + R_SUM))
+
+
+@piece
+def read_mean(results: I64, at: int, amount: int) -> float:  # noqa: ARG001
+    """Return their mean amount."""
+    count = get(results, at + R_COUNT)
+    return float(get(results, at + R_SUM)) / float(count) if count else math.nan
+
+
+@piece
+def read_deviation(results: I64, at: int, amount: int) -> float:  # noqa: ARG001
+    """Return the standard deviation of their amounts."""
+    return deviation(results, at) if get(results, at + R_COUNT) else math.nan
+
+
+@piece
+def read_low(results: I64, at: int, amount: int) -> float:  # noqa: ARG001
+    """Return the smallest amount."""
+    return float(get(results, at + R_LOW)) if get(results, at + R_COUNT) else math.nan
+
+
+@piece
+def read_high(results: I64, at: int, amount: int) -> float:  # noqa: ARG001
+    """Return the largest amount."""
+    return float(get(results, at + R_HIGH)) if get(results, at + R_COUNT) else math.nan
+
+
+@piece
+def read_ratio(results: I64, at: int, amount: int) -> float:
+    """Return the payment's amount over the window's mean."""
+    scaled, total = float(amount * get(results, at + R_COUNT)), get(results, at + R_SUM)
+    return scaled / float(total) if total else math.nan
+
+
+@piece
+def read_number(results: I64, at: int, amount: int) -> float:  # noqa: ARG001
+    """Return a distinct count."""
+    return float(get(results, at))
+
+
+@piece
+def read_first_seen(results: I64, at: int, amount: int) -> float:  # noqa: ARG001
+    """Return a first-seen flag."""
+    first = get(results, at)
+    return float(first) if first >= 0 else math.nan
+
+
+@piece
+def read_since_last(results: I64, at: int, amount: int) -> float:  # noqa: ARG001
+    """Return the seconds since the newest other payment."""
+    gap = get(results, at + R_GAP)
+    return float(gap) / 1000.0 if gap >= 0 else math.nan

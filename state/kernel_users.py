@@ -7,7 +7,7 @@ choose user ids that all fall into one place, and no result depends on it.
 import numpy as np
 
 from state.kernel_blocks import is_clean, new_block, release
-from state.kernel_jit import eight_bytes, entry, piece, prefetch, section
+from state.kernel_jit import eight_bytes, entry, equal_bytes, lowest_bit, piece, prefetch, section
 from state.kernel_layout import (
     APPLIED,
     CLEAN,
@@ -35,6 +35,7 @@ from state.kernel_layout import (
     USERS,
     Memory,
     Users,
+    get,
     half,
     put,
     quarter,
@@ -50,6 +51,7 @@ MULTIPLIER, STEP = unsigned(0x9E37_79B9_7F4A_7C15), unsigned(32)
 TAG_MASK = 0x7FFF_FFFF << 32
 SLOT_MASK = 0xFFFF_FFFF
 FIND_AHEAD = 8  # keys
+BYTES_AT_ONCE = 64
 FIRST_EVENTS, FIRST_VALUES = 0, 3  # room in the block of a user never seen, before what is added to spare
 
 
@@ -58,6 +60,8 @@ def key_word(keys: U8, start: int, end: int) -> int:
     """Return up to eight bytes as one little-endian word, zeros after the end."""
     if end - start >= 8:
         return eight_bytes(keys, start)
+    if end >= 8:  # the bytes before these can be read: shifted out, that is one step instead of one a byte
+        return signed(unsigned(eight_bytes(keys, end - 8)) >> unsigned(8 * (8 - (end - start))))
     result = unsigned(0)
     for at in range(end - start):
         result |= unsigned(keys[unsigned(start + at)]) << unsigned(8 * at)
@@ -80,10 +84,10 @@ def find_place(memory: Memory, plan: Plan, users: Users, keys: U8, start: int, e
     """Return the table's place of a key: where it stands or, empty, where it would."""
     mask = len(users.table) - 1
     place = code & mask
-    while users.table[place]:
-        entry_word = users.table[place]
+    while get(users.table, place):
+        entry_word = get(users.table, place)
         if not (entry_word ^ code) & TAG_MASK:
-            block = users.blocks[(entry_word & SLOT_MASK) - 1]
+            block = get(users.blocks, (entry_word & SLOT_MASK) - 1)
             if has_key(memory, plan, block, keys, start, end):
                 break
         place = (place + 1) & mask
@@ -106,11 +110,19 @@ def has_key(memory: Memory, plan: Plan, block: int, keys: U8, start: int, end: i
 @entry
 def measure_keys(keys: U8, separator: int, lengths: I64) -> bool:
     """Fill in the lengths of the keys, each of which a separator follows; return whether there are that many."""
-    found, start = 0, 0
-    for at in range(len(keys)):
-        if keys[at] == separator:
+    found, start, rest = 0, 0, len(keys) & -BYTES_AT_ONCE
+    for first in range(0, rest, BYTES_AT_ONCE):
+        equal = equal_bytes(keys, first, separator)
+        while equal:
+            at = first + lowest_bit(equal)
+            equal &= equal - 1
             if found < len(lengths):
-                lengths[found] = at - start
+                lengths[unsigned(found)] = at - start
+            found, start = found + 1, at + 1
+    for at in range(rest, len(keys)):
+        if keys[unsigned(at)] == separator:
+            if found < len(lengths):
+                lengths[unsigned(found)] = at - start
             found, start = found + 1, at + 1
     return found == len(lengths)
 
@@ -124,29 +136,29 @@ def find(memory: Memory, plan: Plan, users: Users, keys: U8, lengths: I64, slots
     Four stages, some keys apart, so that what one reads has been fetched when it comes: the key's hash, kept in `slots`
     for the while; its table entry; the slot's block; the key in the block.
     """
-    rows, mask = len(lengths), len(users.table) - 1
+    rows, mask, seed = len(lengths), len(users.table) - 1, users.book[SEED]
     hashed_to = found_to = -1
     for row in range(rows + 3 * FIND_AHEAD):
         if row < rows:
-            hashed_from, hashed_to = hashed_to + 1, hashed_to + 1 + lengths[row]
-            code = hash_key(keys, hashed_from, hashed_to, users.book[SEED])
+            hashed_from, hashed_to = hashed_to + 1, hashed_to + 1 + get(lengths, row)
+            code = hash_key(keys, hashed_from, hashed_to, seed)
             prefetch(users.table, code & mask)
-            slots[row] = code
+            slots[unsigned(row)] = code
         if FIND_AHEAD <= row < rows + FIND_AHEAD:
-            entry_word = users.table[slots[row - FIND_AHEAD] & mask]
+            entry_word = get(users.table, get(slots, row - FIND_AHEAD) & mask)
             if entry_word:
                 prefetch(users.blocks, (entry_word & SLOT_MASK) - 1)
         if 2 * FIND_AHEAD <= row < rows + 2 * FIND_AHEAD:
-            entry_word = users.table[slots[row - 2 * FIND_AHEAD] & mask]
+            entry_word = get(users.table, get(slots, row - 2 * FIND_AHEAD) & mask)
             if entry_word:
-                block = users.blocks[(entry_word & SLOT_MASK) - 1]
+                block = get(users.blocks, (entry_word & SLOT_MASK) - 1)
                 prefetch(memory.quarters, 4 * block + KEY_LENGTH)
                 prefetch(memory.words, block + plan.fixed_words)
         if row >= 3 * FIND_AHEAD:
             done = row - 3 * FIND_AHEAD
-            found_from, found_to = found_to + 1, found_to + 1 + lengths[done]
-            place = find_place(memory, plan, users, keys, found_from, found_to, slots[done])
-            slots[done] = (users.table[place] & SLOT_MASK) - 1
+            found_from, found_to = found_to + 1, found_to + 1 + get(lengths, done)
+            place = find_place(memory, plan, users, keys, found_from, found_to, get(slots, done))
+            slots[unsigned(done)] = (get(users.table, place) & SLOT_MASK) - 1
 
 
 @entry

@@ -54,8 +54,10 @@ from state.kernel_layout import (
     age,
     get,
     later,
+    mark,
     next_place,
     put,
+    put_word,
     quarter,
     signed,
     unsigned,
@@ -64,7 +66,7 @@ from state.kernel_layout import (
 )
 from state.kernel_plan import W_PAIRS, W_PAIRS_END, W_SPAN, W_SQUARES, W_STATE, Plan
 from state.kernel_stacks import copy_stack, fill, follow, note, pop_oldest, push, stack_size
-from state.kernel_values import add_value, copy_values, find_value, link_transaction, remove_value
+from state.kernel_values import add_value, copy_values, find_value, remove_value
 
 UNROLLED = 5  # windows; those of the default feature set
 SMALLEST_SHRUNK = 16  # below it a step of the size class is too coarse to gain anything
@@ -87,20 +89,30 @@ def window_number(plan: Plan, window: int, which: int) -> int:
 
 
 @piece
-def leave(memory: Memory, plan: Plan, user: User, window: int, event: int, place: int) -> None:
-    """Take a window's oldest event, at this place of the ring, out of its sums and distinct counts."""
-    state = user.block + window_number(plan, window, W_STATE)
+def leave(memory: Memory, plan: Plan, user: User, window: int, event: int, place: int) -> tuple[int, int, int]:
+    """Take a window's oldest event, at this place of the ring, out of its distinct counts; return what its sums lose.
+
+    That is the amount and the two words of its square.
+    """
     amount = word(memory, event + AMOUNT) >> 16
-    memory.words[unsigned(state + SUM)] -= amount
-    if window_number(plan, window, W_SQUARES):
-        high, low = square(amount)
-        memory.words[unsigned(state + SQUARES_LOW)] -= low
-        memory.words[unsigned(state + SQUARES_HIGH)] -= high
-    for pair in range(window_number(plan, window, W_PAIRS), window_number(plan, window, W_PAIRS_END)):
-        code = quarter(memory, 4 * event + CODES + get(plan.pairs, 2 * pair))
-        last = quarter(memory, user.lasts + (0 if code == NONE else code)) == place
-        at = user.header + get(plan.pairs, 2 * pair + 1)
-        put(memory, at, quarter(memory, at) - signed((code != NONE) & last))
+    pair, end = window_number(plan, window, W_PAIRS), window_number(plan, window, W_PAIRS_END)
+    if pair < end:
+        leave_pair(memory, plan, user, pair, event, place)
+    if pair + 1 < end:
+        leave_pair(memory, plan, user, pair + 1, event, place)
+    for further in range(pair + 2, end):
+        leave_pair(memory, plan, user, further, event, place)
+    high, low = square(amount) if window_number(plan, window, W_SQUARES) else (0, 0)
+    return amount, high, low
+
+
+@piece
+def leave_pair(memory: Memory, plan: Plan, user: User, pair: int, event: int, place: int) -> None:
+    """Take an event that leaves a window out of one distinct count, if it was its value's last occurrence."""
+    code = quarter(memory, 4 * event + CODES + get(plan.pairs, 2 * pair))
+    last = quarter(memory, user.lasts + (0 if code == NONE else code)) == place
+    at = user.header + get(plan.pairs, 2 * pair + 1)
+    put(memory, at, quarter(memory, at) - signed((code != NONE) & last))
 
 
 @section
@@ -109,12 +121,19 @@ def drop_oldest(memory: Memory, plan: Plan, book: I64, block: int) -> None:
     user = user_at(memory, block)
     place, count = quarter(memory, user.header + HEAD), quarter(memory, user.header + COUNT)
     event = user.ring + place * plan.stride
-    for window in range(plan.window_count):
-        state = 4 * (block + window_number(plan, window, W_STATE))
-        if quarter(memory, state + INSIDE) == count:
-            leave(memory, plan, user, window, event, place)
-            put(memory, state + FRONT, later(user, place))
-            put(memory, state + INSIDE, count - 1)
+    # What the retention drops has mostly left the longest window, the last, and then no other holds it.
+    longest = block + window_number(plan, plan.window_count - 1, W_STATE) if plan.window_count else 0
+    held = plan.window_count and quarter(memory, 4 * longest + INSIDE) == count
+    for window in range(plan.window_count if held else 0):
+        state = block + window_number(plan, window, W_STATE)
+        if quarter(memory, 4 * state + INSIDE) == count:
+            amount, high, low = leave(memory, plan, user, window, event, place)
+            put_word(memory, state + SUM, word(memory, state + SUM) - amount)
+            if window_number(plan, window, W_SQUARES):
+                put_word(memory, state + SQUARES_HIGH, word(memory, state + SQUARES_HIGH) - high)
+                put_word(memory, state + SQUARES_LOW, word(memory, state + SQUARES_LOW) - low)
+            put(memory, 4 * state + FRONT, later(user, place))
+            put(memory, 4 * state + INSIDE, count - 1)
     for field in range(plan.fields):
         code = quarter(memory, 4 * event + CODES + field)
         if code != NONE and quarter(memory, user.lasts + code) == place:
@@ -123,7 +142,7 @@ def drop_oldest(memory: Memory, plan: Plan, book: I64, block: int) -> None:
         pop_oldest(memory, user, HIGH_AT, HIGH_CAP, place)
     if plan.low:
         pop_oldest(memory, user, LOW_AT, LOW_CAP, place)
-    memory.words[block + FLOOR] = max(word(memory, block + FLOOR), word(memory, event + TIME))
+    put_word(memory, block + FLOOR, max(word(memory, block + FLOOR), word(memory, event + TIME)))
     put(memory, user.header + HEAD, later(user, place))
     put(memory, user.header + COUNT, count - 1)
     book[EVENTS] -= 1
@@ -156,14 +175,14 @@ def look_up(memory: Memory, plan: Plan, scratch: Scratch, user: User, end: int, 
     new = 0
     for field in range(plan.fields):
         code, years = NONE, 0
-        value = values[row, field]
+        value = values[unsigned(row), unsigned(field)]
         if value:
             code = find_value(memory, user, value)
             if code == NONE:
                 new, years = new + 1, AGELESS
             else:
                 years = age(user, quarter(memory, user.lasts + code), end)
-        scratch.codes[field], scratch.ages[field] = code, years
+        scratch.codes[unsigned(field)], scratch.ages[unsigned(field)] = code, years
     return new
 
 
@@ -187,13 +206,15 @@ def append(
     `gap`: ms since the event before it. Leaves the event's windows in `scratch`.
     """
     amount, event = packed_amount >> 16, user.ring + place * plan.stride
-    memory.words[unsigned(event + TIME)] = time
-    memory.words[unsigned(event + TRANSACTION)] = transaction
-    memory.words[unsigned(event + AMOUNT)] = packed_amount
+    put_word(memory, event + TIME, time)
+    put_word(memory, event + TRANSACTION, transaction)
+    put_word(memory, event + AMOUNT, packed_amount)
     for field in range(plan.fields):
-        if values[row, field] and scratch.codes[field] == NONE:
-            scratch.codes[field] = add_value(memory, user, values[row, field])
-        put(memory, 4 * event + CODES + field, scratch.codes[field])
+        code, value = get(scratch.codes, field), values[unsigned(row), unsigned(field)]
+        if value and code == NONE:
+            code = add_value(memory, user, value, place)
+            scratch.codes[unsigned(field)] = code
+        put(memory, 4 * event + CODES + field, code)
     high, low = square(amount)
     # By hand, since LLVM does not unroll so long a body, and only then the plan's numbers fold into it.
     if plan.window_count > 0:
@@ -213,9 +234,10 @@ def append(
         new = signed(get(scratch.ages, field) >= get(scratch.results, WIDTH * window + R_COUNT))
         scratch.results[unsigned(plan.firsts_at + pair)] = -1 if get(scratch.codes, field) == NONE else new
     for field in range(plan.fields):
-        if scratch.codes[field] != NONE:
-            put(memory, user.lasts + scratch.codes[field], place)
-    link_transaction(memory, user.block, event, place, transaction)
+        code = get(scratch.codes, field)
+        if code != NONE:
+            put(memory, user.lasts + code, place)
+    put(memory, user.marks + place, mark(transaction))
     put(memory, user.header + COUNT, quarter(memory, user.header + COUNT) + 1)
     book[EVENTS] += 1
 
@@ -238,33 +260,45 @@ def enter(
     state = user.block + window_number(plan, window, W_STATE)
     front, others = quarter(memory, 4 * state + FRONT), quarter(memory, 4 * state + INSIDE)
     start = time - window_number(plan, window, W_SPAN)
+    total, gone_high, gone_low = word(memory, state + SUM) + amount, 0, 0
     while others:
         event = user.ring + front * plan.stride
         if word(memory, event + TIME) > start:
             break
-        leave(memory, plan, user, window, event, front)
+        gone, high, low = leave(memory, plan, user, window, event, front)
+        total, gone_high, gone_low = total - gone, gone_high + high, gone_low + low
         front = later(user, front)
         others -= 1
     put(memory, 4 * state + FRONT, front if others else place)
     put(memory, 4 * state + INSIDE, others + 1)
-    total = word(memory, state + SUM) + amount
-    memory.words[unsigned(state + SUM)] = total
+    put_word(memory, state + SUM, total)
     results, at = scratch.results, WIDTH * window
     results[unsigned(at + R_COUNT)] = others + 1
     results[unsigned(at + R_SUM)] = total
     results[unsigned(at + R_GAP)] = gap if others else -1
     if window_number(plan, window, W_SQUARES):
-        high = word(memory, state + SQUARES_HIGH) + square_high
-        low = word(memory, state + SQUARES_LOW) + square_low
-        memory.words[unsigned(state + SQUARES_HIGH)] = high
-        memory.words[unsigned(state + SQUARES_LOW)] = low
+        high = word(memory, state + SQUARES_HIGH) + square_high - gone_high
+        low = word(memory, state + SQUARES_LOW) + square_low - gone_low
+        put_word(memory, state + SQUARES_HIGH, high)
+        put_word(memory, state + SQUARES_LOW, low)
         results[unsigned(at + R_SQUARES_HIGH)] = high
         results[unsigned(at + R_SQUARES_LOW)] = low
-    for pair in range(window_number(plan, window, W_PAIRS), window_number(plan, window, W_PAIRS_END)):
-        field, count = get(plan.pairs, 2 * pair), user.header + get(plan.pairs, 2 * pair + 1)
-        distinct = quarter(memory, count) + signed(get(scratch.ages, field) > others)
-        put(memory, count, distinct)
-        results[unsigned(plan.distincts_at + pair)] = distinct
+    pair, end = window_number(plan, window, W_PAIRS), window_number(plan, window, W_PAIRS_END)
+    if pair < end:
+        enter_pair(memory, plan, scratch, user, pair, others)
+    if pair + 1 < end:
+        enter_pair(memory, plan, scratch, user, pair + 1, others)
+    for further in range(pair + 2, end):
+        enter_pair(memory, plan, scratch, user, further, others)
+
+
+@piece
+def enter_pair(memory: Memory, plan: Plan, scratch: Scratch, user: User, pair: int, others: int) -> None:
+    """Let the newest event into one distinct count of a window, if none of the others in it has its value."""
+    field, count = get(plan.pairs, 2 * pair), user.header + get(plan.pairs, 2 * pair + 1)
+    distinct = quarter(memory, count) + signed(get(scratch.ages, field) > others)
+    put(memory, count, distinct)
+    scratch.results[unsigned(plan.distincts_at + pair)] = distinct
 
 
 @piece
@@ -371,22 +405,23 @@ def move(memory: Memory, plan: Plan, users: Users, scratch: Scratch, block: int,
     target = new_block(memory, plan, users, key_length, size + 1, values, high, low)
     if target < 0:
         return -1
-    words, new, end = memory.words, user_at(memory, target), next_place(memory, user)
+    new, end = user_at(memory, target), next_place(memory, user)
     for at in range(HEADER_WORDS, plan.fixed_words):
-        words[target + at] = words[block + at]
+        put_word(memory, target + at, word(memory, block + at))
     for window in range(plan.window_count):
         state = 4 * (target + window_number(plan, window, W_STATE))
         put(memory, state + FRONT, size - quarter(memory, state + INSIDE))
     copy_values(memory, user, new, end, scratch.renamed)
+    scratch.renamed[NONE] = NONE
     place = quarter(memory, user.header + HEAD)
     for row in range(size):
         old_event, event = user.ring + place * plan.stride, new.ring + row * plan.stride
         for at in range(AMOUNT + 1):
-            words[event + at] = words[old_event + at]
+            put_word(memory, event + at, word(memory, old_event + at))
         for field in range(plan.fields):
             code = quarter(memory, 4 * old_event + CODES + field)
-            put(memory, 4 * event + CODES + field, NONE if code == NONE else scratch.renamed[code])
-        link_transaction(memory, target, event, row, word(memory, event + TRANSACTION))
+            put(memory, 4 * event + CODES + field, get(scratch.renamed, code))
+        put(memory, new.marks + row, quarter(memory, user.marks + place))
         place = later(user, place)
     put(memory, new.header + COUNT, size)
     if plan.high:

@@ -227,6 +227,21 @@ def test_long_random_streams_equal_the_naive_recomputation(seed):
     pair.check_state()
 
 
+def test_hashes_that_agree_in_their_marks_are_told_apart():
+    """All of them have the mark 0, which is also that of memory never used."""
+    rng = np.random.default_rng(3)
+    n, payments = 600, []
+    for offset in range(n):
+        transaction = offset + 1 if rng.random() < 0.9 else max(1, offset - int(rng.integers(0, 90)))
+        values = (int(rng.integers(0, 90)) << 16, int(100 + rng.integers(0, 3)) << 16)
+        payments.append(Payment(600 * offset, offset, transaction << 16, offset, 978, values))
+    names = [b"user-%d" % (offset % 2) for offset in range(n)]
+    pair = Pair(SPEC, EVERY)
+    for first in range(0, n, 100):
+        pair.feed(names[first : first + 100], payments[first : first + 100])
+    pair.check_state()
+
+
 def test_users_whose_payments_name_no_field_equal_the_naive_recomputation():
     """Their tables of values are never filled, and still have to be searched, grown past, stored and loaded."""
     payments = [Payment(700 * n, n, n + 1 - (n % 11 == 10), 5 * n, 978, (0, 0)) for n in range(300)]

@@ -16,7 +16,6 @@ import tempfile
 import threading
 import time
 import uuid
-from os import getloadavg
 from pathlib import Path
 
 import msgspec
@@ -24,11 +23,13 @@ import psutil
 from confluent_kafka import Consumer, TopicPartition
 from sklearn.metrics import roc_auc_score
 
+from figures import Row
 from joined_topics import JoinedTopics, Made, make
 from joiner_process import POINTS, JoinerProcess
 from kafka_server import KafkaServer
 from kafka_topics import Topics
 from labels_and_decisions import RETENTION_MS
+from spread import claim
 from stream.clients import joiner_configs
 from stream.label_index import LabelIndex
 from stream.labelled_record import LabelledDecision
@@ -36,7 +37,7 @@ from stream.settings import load_settings
 from stream.topics import topic_id
 
 DECISIONS = 1_000_000
-BYTES_BOUND = 100
+BYTES_BOUND = "≤ 100"
 SHOWN = "≥ 20,000"
 #: Shares of decisions that get labels: what is usual, and what is hard.
 FEW, MANY = 0.02, 0.8
@@ -136,13 +137,13 @@ def killed(joined: JoinedTopics, settings: dict[str, object], made: Made, kills:
     return ", ".join(done)
 
 
-def table(decisions: int = DECISIONS, kills: int = 0) -> list[tuple[str, str, str]]:
+def table(decisions: int = DECISIONS, kills: int = 0) -> list[Row]:
     if kills:
         return killed_rows(decisions, kills)
     return [row for share in (FEW, MANY) for row in undisturbed_rows(decisions, share)]
 
 
-def undisturbed_rows(decisions: int, labelled: float) -> list[tuple[str, str, str]]:
+def undisturbed_rows(decisions: int, labelled: float) -> list[Row]:
     made = make(decisions, users=max(200, decisions // 50), labelled=labelled)
     with KafkaServer() as kafka, tempfile.TemporaryDirectory() as folder:
         joined = JoinedTopics.create(Topics(kafka.bootstrap))
@@ -154,13 +155,17 @@ def undisturbed_rows(decisions: int, labelled: float) -> list[tuple[str, str, st
     count = len(made.decisions)
     each = f"{len(made.labels) / count:.2f} labels each"
     return [
-        (f"joiner: decisions a second, {each}", f"{count / wall:,.0f} at load {getloadavg()[0]:.0f}", SHOWN),
-        (f"joiner: decisions a second of CPU, {each}", f"{count / cpu:,.0f}", SHOWN),
-        (f"joiner: µs of CPU a decision, {each}", f"{cpu / count * 1e6:.1f}", ""),
-        (f"joiner: time of reading alone, {each}", f"1/{wall / null_wall:.1f} (CPU 1/{cpu / null_cpu:.1f})", ""),
-        (f"joiner: index read again, decisions a second, {each}", f"{count / rebuilt:,.0f}", ""),
-        (f"joiner: index, bytes a decision, {each}", f"{size:.1f}", f"≤ {BYTES_BOUND}"),
+        _row(f"joiner: decisions a second, {each}", count / wall, "decisions/s", SHOWN),
+        _row(f"joiner: decisions a second of CPU, {each}", count / cpu, "decisions/s of CPU", SHOWN),
+        _row(f"joiner: µs of CPU a decision, {each}", cpu / count * 1e6, "µs", digits=1),
+        Row(f"joiner: time of reading alone, {each}", f"1/{wall / null_wall:.1f} (CPU 1/{cpu / null_cpu:.1f})", ""),
+        _row(f"joiner: index read again, decisions a second, {each}", count / rebuilt, "decisions/s"),
+        _row(f"joiner: index, bytes a decision, {each}", size, "B", BYTES_BOUND, digits=1),
     ]
+
+
+def _row(name: str, value: float, unit: str, bound: str = "", digits: int = 0) -> Row:
+    return Row(name, claim([value], bound, digits), bound, [value], unit)
 
 
 def rebuild_secs(settings: dict[str, object]) -> float:
@@ -176,7 +181,7 @@ def rebuild_secs(settings: dict[str, object]) -> float:
     return told["live"] - told["rebuilding"]
 
 
-def killed_rows(decisions: int, kills: int) -> list[tuple[str, str, str]]:
+def killed_rows(decisions: int, kills: int) -> list[Row]:
     made = make(decisions, users=max(200, decisions // 50), labelled=MANY)
     with KafkaServer() as kafka, tempfile.TemporaryDirectory() as folder:
         joined = JoinedTopics.create(Topics(kafka.bootstrap))
@@ -186,8 +191,8 @@ def killed_rows(decisions: int, kills: int) -> list[tuple[str, str, str]]:
         kept, size = index_size(joined, settings)
     what = f"joiner: {len(made.decisions):,} decisions, {len(made.labels):,} labels, killed {kills} times ({how})"
     return [
-        (what, f"each joined once, at load {getloadavg()[0]:.0f}", "each once"),
-        ("joiner: index after that, bytes a decision", f"{size / kept:.1f}", f"≤ {BYTES_BOUND}"),
+        Row(what, "each joined once", "each once"),
+        _row("joiner: index after that, bytes a decision", size / kept, "B", BYTES_BOUND, digits=1),
     ]
 
 
@@ -197,4 +202,4 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=0)
     given = parser.parse_args()
     for row in table(given.decisions, given.kills):
-        print(*row, sep=" | ")
+        print(*row[:3], sep=" | ")

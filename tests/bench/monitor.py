@@ -17,17 +17,18 @@ from pathlib import Path
 import psutil
 from confluent_kafka import Consumer, TopicPartition
 
+from figures import Row
 from kafka_server import KafkaServer
 from kafka_topics import Topics
 from monitor_log import Story, labelled, telemetry
 from monitor_process import MonitorProcess
 from small_models import promote, small_model
-from spread import spread
+from spread import claim, spread
 from stream.settings import load_settings
 from stream.telemetry_record import decode_telemetry
 
 ROLES = ("telemetry", "labelled", "alerts", "labels", "decisions", "dead_letters")
-CPU_BOUND, MEMORY_BOUND = 0.25, 1.1
+CPU_BOUND, MEMORY_BOUND = "≤ 0.25", "≤ 1.1"
 WORKERS, ROWS, LABELS = 16, 8, 30_000
 READ_BACK_SECS = load_settings(None, {}).monitor.read_back / 1_000
 
@@ -71,7 +72,7 @@ class Bench:
         return time.perf_counter() - begun, self.cpu() - cpu
 
 
-def table(seconds: int = 240, hours: int = 24) -> list[tuple[str, str, str]]:
+def table(seconds: int = 240, hours: int = 24) -> list[Row]:
     with tempfile.TemporaryDirectory() as scratch, KafkaServer() as kafka:
         bench = Bench(kafka.bootstrap, Path(scratch))
         try:
@@ -80,7 +81,7 @@ def table(seconds: int = 240, hours: int = 24) -> list[tuple[str, str, str]]:
             bench.monitor.close()
 
 
-def cpu_share(bench: Bench, seconds: int) -> list[tuple[str, str, str]]:
+def cpu_share(bench: Bench, seconds: int) -> list[Row]:
     cpu, begun = bench.cpu(), time.perf_counter()
     while time.perf_counter() - begun < 10:
         time.sleep(0.5)
@@ -98,14 +99,19 @@ def cpu_share(bench: Bench, seconds: int) -> list[tuple[str, str, str]]:
         nulls.append((time.process_time() - begun_cpu) / seconds)
     features = len(bench.bundle.feature_names)
     return [
-        (f"share of a core, {WORKERS} workers, {features} features", spread(shares, 3), f"<= {CPU_BOUND:.2f}"),
-        ("  of it idle, reading nothing", f"{idle:.3f}", ""),
-        ("  decoding alone (null)", spread(nulls, 3), ""),
-        ("  within the bound", str(statistics.median(shares) <= CPU_BOUND), "True"),
+        Row(
+            f"monitor: share of a core, {WORKERS} workers, {features} features",
+            claim(shares, CPU_BOUND, 3),
+            CPU_BOUND,
+            shares,
+            "cores",
+        ),
+        Row("  of it idle, reading nothing", f"{idle:.3f}", "", [idle], "cores"),
+        Row("  decoding alone (null)", spread(nulls, 3), "", nulls, "cores"),
     ]
 
 
-def read_back(bench: Bench) -> list[tuple[str, str, str]]:
+def read_back(bench: Bench) -> list[Row]:
     """Restarts that read all telemetry so far again; every record of it is judged, more than in a longer log."""
     records = bench.topics.ends(bench.names["telemetry"])[0]
     rates = []
@@ -119,19 +125,20 @@ def read_back(bench: Bench) -> list[tuple[str, str, str]]:
     middle = statistics.median(rates)
     shown = ", ".join(f"{READ_BACK_SECS * workers / middle:.0f} s" for workers in (1, 4, 16))
     return [
-        ("records read back a second of CPU", spread(rates, 0), ""),
-        ("  monitor.read_back of 1, 4, 16 workers, one a second", shown, ""),
+        Row("monitor: records read back a second of CPU", spread(rates, 0), "", rates, "records/s"),
+        Row("  monitor.read_back of 1, 4, 16 workers, one a second", shown, ""),
     ]
 
 
-def pace(bench: Bench) -> list[tuple[str, str, str]]:
+def pace(bench: Bench) -> list[Row]:
     story = Story(time.time_ns() // 1_000_000 - 3_600_000, 3_000)
     rows = list(labelled(bench.bundle.version, story, LABELS))
     wall, cpu = bench.read("labelled", rows)
-    return [("labelled decisions a second", f"{LABELS / wall:,.0f} ({1e6 * cpu / LABELS:.0f} µs of CPU each)", "")]
+    measured = f"{LABELS / wall:,.0f} ({1e6 * cpu / LABELS:.0f} µs of CPU each)"
+    return [Row("monitor: labelled decisions a second", measured, "", [LABELS / wall], "decisions/s")]
 
 
-def memory(bench: Bench, hours: int) -> list[tuple[str, str, str]]:
+def memory(bench: Bench, hours: int) -> list[Row]:
     """Four workers' intervals of 10 s; the second half of the day may take no more than the first."""
     start_ms = time.time_ns() // 1_000_000 - 86_400_000 + 3_600_000
     story = Story(start_ms, hours * 3_600, interval=10, workers=4, rows=ROWS)
@@ -141,9 +148,10 @@ def memory(bench: Bench, hours: int) -> list[tuple[str, str, str]]:
         bench.read("telemetry", rows[part * len(rows) // 4 : (part + 1) * len(rows) // 4])
         resident.append(bench.process.memory_info().rss)
     shown = ", ".join(f"{size / 2**20:.0f}" for size in resident)
+    grown = [resident[3] / resident[1]]
     return [
-        (f"resident MiB after each quarter of {hours} h", shown, ""),
-        ("  the last over the second", f"{resident[3] / resident[1]:.3f}", f"<= {MEMORY_BOUND:.2f}"),
+        Row(f"monitor: resident MiB after each quarter of {hours} h", shown, "", [s / 2**20 for s in resident], "MiB"),
+        Row("  the last over the second", claim(grown, MEMORY_BOUND, 3), MEMORY_BOUND, grown),
     ]
 
 
@@ -152,7 +160,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=240)
     parser.add_argument("--hours", type=int, default=24)
     given = parser.parse_args()
-    for name, value, bound in table(given.seconds, given.hours):
+    for name, value, bound, *_ in table(given.seconds, given.hours):
         print(f"{name:55} {value:40} {bound}", flush=True)
     return 0
 

@@ -36,11 +36,10 @@ from spread import claim, spread
 
 RATE = 1_000  # events a second: a fraction of a core
 SPEED = 2_000  # event time over clock time: 30 days pass in 22 minutes
-LIMIT = "32MiB"  # state.memory_limit_bytes: users who left stay until it is reached, and then the idle make room
 USERS = 5_000  # at a time
 LIFETIME_MS = 3 * 86_400_000  # of a user, until another takes the place
 SAMPLE_SECS = 5.0
-WARM_SHARE = 0.5  # of the time is warm-up: until the limit is reached, memory has to grow
+WARM_SHARE = 0.5  # of the time is warm-up: until users who left have no payments left, memory has to grow
 BOUND = "≤ 2 %"
 BYTES = {"retention.bytes": str(64 << 20), "segment.bytes": str(16 << 20)}
 LATENCY = re.compile(r'^fraudstream_decision_latency_seconds_bucket\{.*le="([^"]+)".*\} (\S+)$', re.MULTILINE)
@@ -117,7 +116,6 @@ class Soak:
                 "kafka.bootstrap_servers": kafka.bootstrap,
                 "kafka.group": "soak",
                 "model.bundle": str(scene().bundle),
-                "state.memory_limit_bytes": LIMIT,
                 "store.kind": "redis",
                 "store.url": redis.url,
                 "metrics.port": port,

@@ -26,10 +26,10 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c 'import lightgbm' 2>/dev/null || { echo "LightGBM needs the OpenMP runtime: install libgomp1 (Debian, Ubuntu), libgomp (Fedora) or libomp (macOS), then run make again"; exit 1; }
-	@# Compile the kernels once, not at the first event.
-	$(BIN)/python -c 'from state.windows import warm; warm()'
-	$(BIN)/python -c 'from models.ensemble import warm; warm()'
-	$(BIN)/python -c 'from stream.codec import warm_codec; warm_codec()'
+	@# Compile the kernels once, not at the first event; the windows' take as long as all others, on another core.
+	$(BIN)/python -c 'from state.windows import warm; warm()' & windows=$$!; \
+	  $(BIN)/python -c 'from models.ensemble import warm; warm()' && $(BIN)/python -c 'from stream.codec import warm_codec; warm_codec()' \
+	  && wait $$windows || { kill $$windows 2>/dev/null; exit 1; }
 	@touch $@
 
 demo: $(READY)

@@ -276,10 +276,11 @@ def test_fields_that_meet_in_one_hash_are_forgotten_once():
 
 def test_the_kernel_for_one_feature_set_computes_what_the_general_one_does(monkeypatch):
     """One has its plan's numbers as constants; both must leave the same bits, the state's included."""
-    warm(SPEC, FEATURES)
-    special = Windows(SPEC, FEATURES, reserve_bytes=1)
+    spec, features = StateSpec(), default_feature_set()
+    warm(spec, features)
+    special = Windows(spec, features, reserve_bytes=1)
     monkeypatch.setattr(state.windows, "_observers", {})
-    general = Windows(SPEC, FEATURES, reserve_bytes=1)
+    general = Windows(spec, features, reserve_bytes=1)
     assert special._observe is not general._observe
     rng = np.random.default_rng(9)
     for batch in range(60):
@@ -287,17 +288,17 @@ def test_the_kernel_for_one_feature_set_computes_what_the_general_one_does(monke
         names = [b"user-%d" % number for number in rng.zipf(1.4, len(rows)) % 40]
         payments = [
             Payment(
-                100 * row - int(rng.choice([0, 0, 0, 0, 50, 500, 90_000])),
+                (400 * row - int(rng.choice([0, 0, 0, 0, 200, 2_000, 360_000]))) * 1_000,  # 55 days
                 row,
                 int(rng.choice([row, row, row, max(0, row - 7)])) + 1,
                 int(rng.integers(-(10**9), 10**9)),
                 978,
-                (int(rng.integers(0, 9)), int(rng.choice([0, 11, 12, 13]))),
+                (int(rng.integers(0, 9)), int(rng.choice([0, 11, 12, 13])), int(rng.choice([0, 21, 22]))),
             )
             for row in rows
         ]
-        (features, flags), (expected, expected_flags) = (observe(w, names, payments) for w in (special, general))
-        assert features.tobytes() == expected.tobytes()
+        (found, flags), (expected, expected_flags) = (observe(w, names, payments) for w in (special, general))
+        assert found.tobytes() == expected.tobytes()
         assert flags.tolist() == expected_flags.tolist()
     assert special.changed(100).records == general.changed(100).records
     assert set(flags.tolist()) > {0}

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -55,7 +55,9 @@ from models.meta import MetaModel
 from models.onnx_graph import ensemble_graph
 from models.policy import Thresholds
 from models.sentences import Sentence
-from models.train import Trained
+
+if TYPE_CHECKING:  # it imports both libraries and scikit-learn, which a worker never needs
+    from models.train import Trained
 
 
 class _MetaFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,7 +111,7 @@ class Bundle:
 
 def write_bundle(
     directory: Path,
-    trained: Trained,
+    trained: "Trained",
     *,
     feature_set: bytes,
     feature_set_hash: str,
@@ -154,7 +156,7 @@ def write_bundle(
     return open_bundle(directory)
 
 
-def _contents(trained: Trained, feature_set: bytes) -> dict[str, bytes]:
+def _contents(trained: "Trained", feature_set: bytes) -> dict[str, bytes]:
     """Return the files but the manifest, having checked that the models fit each other."""
     if not all(map(math.isfinite, (*dataclasses.astuple(trained.meta), *trained.metrics.values()))):
         raise BundleError("The meta-model or a metric is not a finite number; train the ensemble again.")
@@ -175,7 +177,7 @@ def _contents(trained: Trained, feature_set: bytes) -> dict[str, bytes]:
     }
 
 
-def _render_meta(trained: Trained) -> bytes:
+def _render_meta(trained: "Trained") -> bytes:
     meta, calibration = trained.meta, trained.calibration
     content = _MetaFile(
         bias=meta.bias,

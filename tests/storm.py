@@ -32,6 +32,7 @@ WAYS = (*POINTS, AT_ANY_MOMENT)  # to die
 GUESTS_TRIED = 5  # until one of them is handed partitions
 MORE = 500  # records a time, for deaths that are still to come when all shares are sent
 MORE_TIMES = 60
+MOST_PROMOTIONS = 9
 
 #: What a worker may end with by itself in a storm, because whatever runs it starts it again: another has its place, the
 #: broker or the store cannot be reached at the start or for too long.
@@ -54,6 +55,7 @@ class Weather:
     counts: Mapping[str, int]
     rounds: int  # guests that come and go in each of `guests_came_and_went`
     round_secs: float  # a round takes so long, or until its guest is handed partitions
+    insists: bool = False  # on a model exchanged by a worker that goes on; whoever dies instead starts with it
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Death:
 class Storm:
     """One storm over a crew; `happened` counts everything.
 
-    send: sends the next so many records of the input. halfway: is called in the middle.
+    send: sends the next so many records of the input. promote: promotes the other model, each time it is called.
     """
 
     crew: Crew
@@ -85,7 +87,7 @@ class Storm:
     seed: int
     settings_of: Callable[[str], Mapping[str, object]]
     send: Callable[[int], object]
-    halfway: Callable[[], object]
+    promote: Callable[[], object]
     folder: Path
     happened: Counter[str] = field(default_factory=Counter)
     ended: list[WorkerProcess] = field(default_factory=list)
@@ -114,7 +116,7 @@ class Storm:
             self._start(name)
         for number, name in enumerate(plan):
             if number == len(plan) // 2:
-                self.halfway()
+                self._exchange()
             self._fall_due(number)
             self._last = f"step {number} of {len(plan)}, {name}"
             getattr(self, name)(self._drawn(f"step {number}"))
@@ -244,6 +246,25 @@ class Storm:
         return handed
 
     # What goes on meanwhile.
+
+    def _exchange(self) -> None:
+        """Promote the other model until a worker takes it over in mid-stream: who starts meanwhile has it already."""
+        tried = 0
+        while not self._swaps() and tried < MOST_PROMOTIONS:
+            at, tried = time.time(), tried + 1
+            self.promote()
+            if not self._weather.insists:
+                return
+            self._until(lambda at=at: self._swaps() or self._all_started_since(at), "the promoted model is taken over")
+        if tried % 2 == 0:  # what comes now is decided by the second model, however often they took turns
+            self.promote()
+
+    def _swaps(self) -> int:
+        return sum(worker.count("swapped") for worker in self.crew.everybody)
+
+    def _all_started_since(self, at: float) -> bool:
+        workers = [self.crew.workers[name] for name in NAMES]
+        return all(w.alive and w.started_at > at and w.count("assigned") for w in workers)
 
     def _drawn(self, purpose: str) -> random.Random:
         return random.Random(f"{self.seed}-{purpose}")

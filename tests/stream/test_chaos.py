@@ -44,7 +44,7 @@ ONCE = dict.fromkeys(
 OFTEN = {**dict.fromkeys(ONCE, 10), "store_restarted": 20, "store_wiped": 5, "guests_came_and_went": 1}
 
 BRIEF = Weather(5, ONCE, rounds=2, round_secs=1)
-LONG = Weather(100, OFTEN, rounds=120, round_secs=5)  # guests for ten minutes
+LONG = Weather(100, OFTEN, rounds=120, round_secs=5, insists=True)  # guests for ten minutes
 
 #: Windows of a worker, far less than all users take, so that they leave memory and come back from the store; and how
 #: fast event time goes: the million events of `make chaos` span 58 days, and so leave every window and the retention.
@@ -72,6 +72,7 @@ def test_a_storm_of_everything_leaves_no_trace(
     topics = Topics(kafka.bootstrap)
     registry = tmp_path / "registry"
     promote(registry, bundles[0])
+    others = itertools.cycle(reversed(bundles))
     settings = {
         "kafka.bootstrap_servers": f"127.0.0.1:{to_kafka.port}",
         "kafka.session_timeout_ms": SESSION_MS,
@@ -99,7 +100,7 @@ def test_a_storm_of_everything_leaves_no_trace(
     with crew(topics, source, settings) as shaken:
         storm = Storm(
             shaken, kafka, redis, to_kafka, to_redis, SESSION_MS / 1000, chaos_seed,
-            lambda name: {"model.cache": str(tmp_path / name)}, send, lambda: promote(registry, bundles[1]), tmp_path,
+            lambda name: {"model.cache": str(tmp_path / name)}, send, lambda: promote(registry, next(others)), tmp_path,
         )  # fmt: skip
         try:
             storm.rage(weather, events)

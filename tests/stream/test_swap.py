@@ -346,5 +346,5 @@ def test_a_worker_that_follows_swaps_scores_and_explains_never_imports_the_regis
     version, modules = done.stdout.splitlines()
     assert version == bundles["b"].version
     assert "stream.worker" in modules.split()
-    heavy = {"mlflow", "sqlalchemy", "alembic", "matplotlib"}
+    heavy = {"mlflow", "sqlalchemy", "alembic", "matplotlib", "xgboost", "lightgbm", "sklearn"}
     assert not heavy & {name.split(".")[0] for name in modules.split()}

@@ -137,7 +137,7 @@ def test_aborted_batches_and_replays_are_not_counted(crew_of, topics, redis: Red
     source = topics.create("transactions")
     topics.produce(source, traffic(600))
     stored = {"store.kind": "redis", "store.url": redis.url, "store.checkpoint_interval_ms": 600_000}
-    patient = {"kafka.transaction_timeout_ms": 30_000}  # on a busy machine no other batch is aborted
+    patient = {"kafka.transaction_timeout_ms": 30_000, "kafka.session_timeout_ms": 30_000}
     with crew_of(source, **stored, **patient) as crew:
         crew.start("w1", "produced:4").end()  # its batch is aborted by whoever comes next, and decided again
         worker = crew.here("w1", start=False)
@@ -146,7 +146,7 @@ def test_aborted_batches_and_replays_are_not_counted(crew_of, topics, redis: Red
         output = crew.finish()
         records = records_of(crew)
     assert aborted == [True]
-    assert worker.count("aborted") == 1
+    assert worker.values("aborted").count("refused by the test") == 1  # on a busy machine others may be, too
     assert sum(report.replayed for report in worker.values("batch")) > 0
     [told] = {record.epoch for record in records} - {records[0].epoch} or {records[0].epoch}
     mine = [record for record in records if record.epoch == told]

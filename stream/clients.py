@@ -38,11 +38,10 @@ BATCH_BYTES: Final = 1_000_000
 #: Most records of telemetry that wait for the broker, one an interval.
 TELEMETRY_BACKLOG: Final = 120
 
-_OUT_OF_REACH: Final = (
-    KafkaError._TRANSPORT,  # noqa: SLF001 (the client's public names for them)
-    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
-    KafkaError._TIMED_OUT,  # noqa: SLF001
-    KafkaError._RESOLVE,  # noqa: SLF001
+#: What the client reports of a broker that cannot be reached: a connection refused or lost, requests that timed out, a
+#: name that does not resolve. Of several brokers one is enough: it may be the group's coordinator.
+_OUT_OF_REACH: Final = frozenset(
+    getattr(KafkaError, name) for name in ("_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE")
 )
 
 log = logging.getLogger("fraudstream.kafka")

@@ -24,9 +24,7 @@ SMALL = {"worker.max_batch": 16}
 @pytest.fixture
 def shared(topics: Topics, redis: RedisServer, calm) -> Iterator[ThreadedCrew]:
     """A crew over the calm run's input, with a store that all its workers share."""
-    # A broker can wait for a member that is no more: for this long, and a test for less than a minute.
-    patience = {"kafka.consumer": {"max.poll.interval.ms": "30000"}}
-    settings = line_settings(topics.bootstrap) | {"store.kind": "redis", "store.url": redis.url} | patience
+    settings = line_settings(topics.bootstrap) | {"store.kind": "redis", "store.url": redis.url}
     with threaded_crew(topics, calm.source, settings) as workers:
         yield workers
 

@@ -146,7 +146,7 @@ def test_aborted_batches_and_replays_are_not_counted(crew_of, topics, redis: Red
         output = crew.finish()
         records = records_of(crew)
     assert aborted == [True]
-    assert worker.values("aborted").count("refused by the test") == 1  # on a busy machine others may be, too
+    assert worker.values("aborted") == ["refused by the test"]
     assert sum(report.replayed for report in worker.values("batch")) > 0
     [told] = {record.epoch for record in records} - {records[0].epoch} or {records[0].epoch}
     mine = [record for record in records if record.epoch == told]
